@@ -1,0 +1,1 @@
+"""Simulation: virtual clients without a deployment."""

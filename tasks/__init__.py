@@ -1,0 +1,1 @@
+"""Keras tasks: data, partitions, models, local training and evaluation. Knows no Flower."""

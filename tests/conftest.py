@@ -1,0 +1,32 @@
+"""Fixtures shared by all tests: where the real data lies, and homes that no test shares with another."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data sets (``../shared/data`` or ``$FEDKERAS_TEST_DATA``)."""
+    folder = Path(os.environ.get("FEDKERAS_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set FEDKERAS_TEST_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def keras_home(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the Keras cache with MNIST and Fashion-MNIST: Keras writes into it, so it cannot be the original."""
+    home = tmp_path_factory.mktemp("keras-home")
+    shutil.copytree(shared_data / "keras_cache", home, dirs_exist_ok=True)
+    return home
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test has its own cache folder, so that none depends on what another left there."""
+    monkeypatch.setenv("FEDKERAS_CACHE", str(tmp_path_factory.mktemp("cache")))
