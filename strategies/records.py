@@ -1,0 +1,83 @@
+"""What is known about one round once it is over: the value that every sink (log, file, chart, alert) is fed with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+WORST_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class ClientScores:
+    """Loss and accuracy of the global model on each client's own test part, aligned by position.
+
+    Clients without test examples do not appear.
+    """
+
+    clients: tuple[str, ...]
+    examples: tuple[int, ...]
+    losses: tuple[float, ...]
+    accuracies: tuple[float, ...]
+
+    def summary(self) -> dict[str, Any]:
+        """Mean weighted by examples, deciles (0, 10, ... 100 %) and the mean of the worst 10 % of clients.
+
+        The worst 10 % are the ceil(n / 10) clients of lowest accuracy, each counted once whatever its size.
+        """
+        accuracies = np.sort(np.asarray(self.accuracies, dtype=np.float64))
+        worst = accuracies[: max(1, int(np.ceil(WORST_SHARE * len(accuracies))))]
+        return {
+            "clients": len(self.clients),
+            "loss": float(np.average(self.losses, weights=self.examples)),
+            "accuracy": float(np.average(self.accuracies, weights=self.examples)),
+            "accuracy-deciles": [float(q) for q in np.quantile(accuracies, np.linspace(0, 1, 11))],
+            "accuracy-worst-10": float(worst.mean()),
+        }
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """One round, as measured. ``round`` counts from 1; round 0 is the evaluation of the initial weights.
+
+    ``bytes_down`` and ``bytes_up`` are the sizes of the messages as Flower serializes them. ``seconds`` maps a phase
+    ("train", "aggregate", "evaluate-federated", "evaluate-central", "total") to its duration in seconds.
+    ``rejected`` counts the selected clients whose update did not count, by reason.
+    """
+
+    round: int
+    selected: tuple[str, ...] = ()
+    accepted: tuple[str, ...] = ()
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    skipped: bool = False
+    learning_rate: float | None = None
+    train: Mapping[str, float] = field(default_factory=dict)
+    central: Mapping[str, float] | None = None
+    federated: ClientScores | None = None
+    bytes_down: int = 0
+    bytes_up: int = 0
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def participation(self) -> float:
+        """Share of the selected clients whose update counted; 1 where none was selected."""
+        return len(self.accepted) / len(self.selected) if self.selected else 1.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as one line of ``metrics.jsonl``: plain values with keys in kebab-case."""
+        return {
+            "round": self.round,
+            "selected": len(self.selected),
+            "accepted": len(self.accepted),
+            "participation": self.participation(),
+            "rejected": dict(self.rejected),
+            "skipped": self.skipped,
+            "learning-rate": self.learning_rate,
+            "train": dict(self.train),
+            "central": None if self.central is None else dict(self.central),
+            "federated": None if self.federated is None else self.federated.summary(),
+            "bytes": {"down": self.bytes_down, "up": self.bytes_up},
+            "seconds": dict(self.seconds),
+        }
