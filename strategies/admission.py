@@ -1,0 +1,101 @@
+"""Admission: no reply can hurt a run, because each is judged before it is added.
+
+The order of the checks is fixed, so that a reply that is wrong in two ways is always counted under the same reason.
+Metrics are not judged: they are only reported, and `strategies.updates.mean_metrics` leaves out what is not finite.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from strategies.errors import StrategyError
+from strategies.fixed_point import BLOCK, MAX_WEIGHT, MIN_WEIGHT
+from strategies.updates import FloatVector, PartialSum, Update
+
+
+class Reason(StrEnum):
+    """Why a reply did not count; the values are the keys under which rejections are counted."""
+
+    ERROR = "error"
+    LATE = "late"
+    MALFORMED = "malformed"
+    SHAPE = "shape"
+    DTYPE = "dtype"
+    NOT_FINITE = "not-finite"
+    WEIGHT = "weight"
+    NORM = "norm"
+    DUPLICATE = "duplicate"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is still believed of a client.
+
+    ``max_weight`` (examples) is the largest weight; ``max_norm`` the largest Euclidean norm of a delta, 0 = no limit;
+    ``max_contribution`` the largest ``weight * max|delta|``: with `fixed_point.share` of the cohort's size, no client
+    can use up the range of the sum and so shut out the others, whatever the order of replies.
+    """
+
+    max_weight: float
+    max_norm: float = 0.0
+    max_contribution: float = math.inf
+
+    def __post_init__(self) -> None:
+        if not MIN_WEIGHT <= self.max_weight <= MAX_WEIGHT:
+            raise StrategyError(f"The key 'max-client-examples' is {self.max_weight}, but must be from 1 to 2^53.")
+        if not 0 <= self.max_norm < math.inf:
+            raise StrategyError(f"The key 'max-update-norm' is {self.max_norm}, but must be 0 (no limit) or more.")
+
+    def allow_weight(self, weight: float) -> bool:
+        """Tell whether a weight is finite, at most ``max_weight`` and not so small that it rounds away (2^-16)."""
+        return MIN_WEIGHT <= weight <= self.max_weight  # false for NaN
+
+
+def judge(update: Update, size: int, limits: Limits) -> Reason | None:
+    """Return why this update must not count, None if it may; ``size`` is the length of the model's flat vector."""
+    delta = update.delta
+    if not isinstance(delta, np.ndarray):
+        return Reason.MALFORMED
+    if delta.dtype != np.float32:
+        return Reason.DTYPE
+    if delta.shape != (size,):
+        return Reason.SHAPE
+    largest = max(float(np.max(delta)), -float(np.min(delta)))  # NaN and infinities come through both
+    if not math.isfinite(largest):
+        return Reason.NOT_FINITE
+    if not limits.allow_weight(update.weight):
+        return Reason.WEIGHT
+    if update.weight * largest > limits.max_contribution or (limits.max_norm and norm(delta) > limits.max_norm):
+        return Reason.NORM
+    return None
+
+
+def judge_partial(partial: PartialSum, size: int, limits: Limits) -> Reason | None:
+    """Return why a partial sum must not count: what no clients that each keep the limits could have summed up to.
+
+    One client in it can still be as bad as the limits let all of them be together: where single clients of a node are
+    not trusted, send single updates (``clients-per-message`` 1, or a rule that needs them).
+    """
+    total = partial.total
+    if total.size != size:
+        return Reason.SHAPE
+    if not partial.weights:
+        return Reason.MALFORMED
+    if not all(limits.allow_weight(weight) for weight in partial.weights.values()):
+        return Reason.WEIGHT
+    rounding = 2.0**-33 * total.count
+    if total.largest() > limits.max_contribution * total.count + rounding:
+        return Reason.NORM
+    if limits.max_norm and total.norm() > limits.max_norm * total.total_weight() + rounding * math.sqrt(size):
+        return Reason.NORM
+    return None
+
+
+def norm(delta: FloatVector) -> float:
+    """Return the Euclidean norm in float64, in which no float32 vector overflows, in blocks of bounded memory."""
+    blocks = (delta[start : start + BLOCK] for start in range(0, len(delta), BLOCK))
+    return math.sqrt(math.fsum(float(np.sum(np.square(block, dtype=np.float64))) for block in blocks))

@@ -1,0 +1,174 @@
+"""A strategy is a composition of five parts: sampler x codec x aggregator x privacy x server optimizer.
+
+Who calls what in a round (the order of DESIGN.md's picture; everything here is plain arrays):
+
+    cohort  = sampler.sample(round, clients, seed)
+    config  = privacy.config(state)                               sent along with the weights
+    client:   delta -> privacy.clip -> codec.encode               mods around the app's own training
+    server:   codec.decode -> privacy.clip -> admission -> fold.add (or fold.merge of a partial sum made the same way)
+    delta, state   = privacy.finish(fold, state, round)           noise and accounting, or just fold.result()
+    weights, state = server_optimizer.step(weights, delta, state)
+
+Codec and privacy are only protocols here, with the identity of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from strategies.aggregators import Aggregator, Fold
+from strategies.errors import LayoutError, StrategyError
+from strategies.guarantees import Guarantees, Property
+from strategies.samplers import Sampler
+from strategies.server_optimizers import ServerOptimizer
+from strategies.updates import AnyArray, FloatVector, State, Update
+
+
+class Codec(Protocol):
+    """How a flat delta is written for the wire and read again: both halves, so that they are tested together.
+
+    A codec remembers nothing: error feedback keeps the residual ``delta - decode(encode(delta))`` outside, per client.
+    What is random in it comes from ``seed``; what the decoder must know of that (the support of random-k) is part of
+    the payload.
+    """
+
+    @property
+    def guarantees(self) -> Guarantees:
+        """What the codec gives (SINGLE_UPDATES, unless it masks them) and needs (LINEAR, where it masks)."""
+
+    def encode(self, delta: FloatVector, seed: int) -> dict[str, AnyArray]:
+        """Write a delta, float32 [size], as arrays by name."""
+
+    def decode(self, payload: Mapping[str, AnyArray], size: int) -> FloatVector:
+        """Read a delta, float32 [size].
+
+        The payload comes from another process: whatever is wrong with it raises LayoutError, before memory beyond the
+        model's size is taken.
+        """
+
+
+class Privacy(Protocol):
+    """What bounds and blurs the influence of one client (differential privacy).
+
+    The state is explicit (the present clipping norm, the tree of DP-FTRL), so that it can be checkpointed.
+    """
+
+    @property
+    def guarantees(self) -> Guarantees:
+        """What the mechanism gives (BOUNDED_UPDATES) and needs (LINEAR, EQUAL_WEIGHTS, KNOWN_SAMPLING)."""
+
+    def init(self, size: int) -> State:
+        """Return the state before the first round."""
+
+    def config(self, state: State) -> dict[str, float]:
+        """Return the settings that clients must have this round to clip as the server does."""
+
+    def clip(self, update: Update, config: Mapping[str, float]) -> Update:
+        """Bound an update; applied by the client and again by the server after decoding, so clipping twice is once."""
+
+    def finish(self, fold: Fold, state: State, round: int) -> tuple[FloatVector, State]:
+        """Return the delta to release, float32 [size], and the new state.
+
+        Gets the fold and not its mean: noise belongs on the exact sum (`LinearFold.total`), to be divided by the
+        expected number of clients and not by the one that came.
+        """
+
+
+@dataclass(frozen=True)
+class Dense:
+    """No compression: the delta itself, under the name "delta"."""
+
+    @property
+    def guarantees(self) -> Guarantees:
+        """Single updates, in the clear."""
+        return Guarantees(gives=frozenset({Property.SINGLE_UPDATES}))
+
+    def encode(self, delta: FloatVector, seed: int) -> dict[str, AnyArray]:
+        """Return the delta as it is."""
+        return {"delta": delta}
+
+    def decode(self, payload: Mapping[str, AnyArray], size: int) -> FloatVector:
+        """Return the delta after checking name, dtype and shape."""
+        if set(payload) != {"delta"}:
+            raise LayoutError("malformed", f"A dense update holds one array 'delta', but holds {sorted(payload)}.")
+        delta = payload["delta"]
+        if delta.dtype != np.float32:
+            raise LayoutError("dtype", f"A dense update must be float32, but is {delta.dtype.name}.")
+        if delta.shape != (size,):
+            raise LayoutError("shape", f"A dense update must have the shape ({size},), but has {delta.shape}.")
+        return delta.astype(np.float32, copy=False)
+
+
+@dataclass(frozen=True)
+class NoPrivacy:
+    """No clipping, no noise, no guarantee."""
+
+    @property
+    def guarantees(self) -> Guarantees:
+        """Nothing."""
+        return Guarantees()
+
+    def init(self, size: int) -> State:
+        """Return no state."""
+        return {}
+
+    def config(self, state: State) -> dict[str, float]:
+        """Return no settings."""
+        return {}
+
+    def clip(self, update: Update, config: Mapping[str, float]) -> Update:
+        """Return the update as it is."""
+        return update
+
+    def finish(self, fold: Fold, state: State, round: int) -> tuple[FloatVector, State]:
+        """Return the aggregate as it is."""
+        return fold.result(), state
+
+
+Part = Sampler | Codec | Aggregator | Privacy | ServerOptimizer
+
+
+@dataclass(frozen=True)
+class Composition:
+    """A named strategy. Raises StrategyError, with the reason in one sentence, where its parts do not go together."""
+
+    name: str
+    sampler: Sampler
+    codec: Codec
+    aggregator: Aggregator
+    privacy: Privacy
+    server_optimizer: ServerOptimizer
+
+    def __post_init__(self) -> None:
+        for part in self.parts:
+            for need in sorted(part.guarantees.needs):
+                self._require(need, part)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The five parts, in the order in which a round meets them."""
+        return (self.sampler, self.codec, self.aggregator, self.privacy, self.server_optimizer)
+
+    @property
+    def takes_partial_sums(self) -> bool:
+        """Whether a node may send one sum for all its clients of a message."""
+        return Property.LINEAR in self.aggregator.guarantees.gives
+
+    def _require(self, need: Property, part: Part) -> None:
+        named = type(part).__name__
+        for other in self.parts:
+            if need in other.guarantees.takes:
+                raise StrategyError(
+                    f"The strategy '{self.name}' cannot combine {named} with {type(other).__name__}: {named} needs "
+                    f"{need}, which {type(other).__name__} takes away."
+                )
+        if not any(need in other.guarantees.gives for other in self.parts):
+            others = ", ".join(type(other).__name__ for other in self.parts if other is not part)
+            raise StrategyError(
+                f"The strategy '{self.name}' cannot combine {named} with {others}: {named} needs {need}, which none "
+                "of them gives."
+            )

@@ -1,0 +1,29 @@
+"""What a part of a strategy gives the others and needs of them, so that unsound combinations are refused at start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Property(StrEnum):
+    """A property of a round that a part can give, need or take away; the value completes "needs ..."."""
+
+    LINEAR = "an aggregate that is a weighted sum of the updates, so that partial sums are enough"
+    SINGLE_UPDATES = "every client's own update in the clear on the server"
+    EQUAL_WEIGHTS = "every client to count the same, whatever it claims"
+    BOUNDED_UPDATES = "updates whose norm has a known bound"
+    KNOWN_SAMPLING = "a cohort whose sampling probabilities are known, as privacy accounting assumes them"
+
+
+@dataclass(frozen=True)
+class Guarantees:
+    """What a part gives, needs and takes away.
+
+    A need is met when some part of the composition gives the property and none takes it away. A compressing codec gives
+    SINGLE_UPDATES, a masking one takes it away; a rank-based aggregator needs it; DP needs LINEAR and EQUAL_WEIGHTS.
+    """
+
+    gives: frozenset[Property] = frozenset()
+    needs: frozenset[Property] = frozenset()
+    takes: frozenset[Property] = frozenset()

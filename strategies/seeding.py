@@ -1,0 +1,31 @@
+"""Everything random is derived from (run seed, round, client, purpose): here is how, and nowhere else.
+
+No generator is shared or global, so a value does not depend on what was drawn before it, on the engine, on the packing
+of clients or on the order of replies, and round 7 can be repeated without rounds 1 to 6. The four are hashed with
+SHA-256 (Python's own ``hash`` differs from process to process; concatenated integers could collide) and the digest
+seeds a `numpy.random.SeedSequence`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import numpy as np
+
+
+def seed_sequence(seed: int, round: int, client: str, purpose: str) -> np.random.SeedSequence:
+    """Return the root of all randomness of one purpose ("cohort", "train", ...); ``client`` is "" for the server."""
+    key = json.dumps([int(seed), int(round), client, purpose])
+    return np.random.SeedSequence(int.from_bytes(hashlib.sha256(key.encode()).digest(), "big"))
+
+
+def generator(seed: int, round: int, client: str, purpose: str) -> np.random.Generator:
+    """Return a generator of its own for this seed, round, client and purpose."""
+    return np.random.default_rng(seed_sequence(seed, round, client, purpose))
+
+
+def child_seed(seed: int, round: int, client: str, purpose: str) -> int:
+    """Return an integer in [0, 2^63), to seed what is not NumPy (a ConfigRecord holds it as a signed 64-bit int)."""
+    state = seed_sequence(seed, round, client, purpose).generate_state(1, np.uint64)
+    return int(state[0]) >> 1
