@@ -36,8 +36,9 @@ class Limits:
     """What is still believed of a client.
 
     ``max_weight`` (examples) is the largest weight; ``max_norm`` the largest Euclidean norm of a delta, 0 = no limit;
-    ``max_contribution`` the largest ``weight * max|delta|``: with `fixed_point.share` of the cohort's size, no client
-    can use up the range of the sum and so shut out the others, whatever the order of replies.
+    ``max_contribution`` the largest ``max(1, weight) * max|delta|``, 1 being what a client counts where all count the
+    same. With `fixed_point.share` of the cohort's size, no client can use up the range of the sum and so shut out the
+    others, whatever the order of replies.
     """
 
     max_weight: float
@@ -69,7 +70,9 @@ def judge(update: Update, size: int, limits: Limits) -> Reason | None:
         return Reason.NOT_FINITE
     if not limits.allow_weight(update.weight):
         return Reason.WEIGHT
-    if update.weight * largest > limits.max_contribution or (limits.max_norm and norm(delta) > limits.max_norm):
+    if max(1.0, update.weight) * largest > limits.max_contribution:
+        return Reason.NORM
+    if limits.max_norm and norm(delta) > limits.max_norm:
         return Reason.NORM
     return None
 

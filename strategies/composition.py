@@ -5,7 +5,7 @@ Who calls what in a round (the order of DESIGN.md's picture; everything here is 
     cohort  = sampler.sample(round, clients, seed)
     config  = privacy.config(state)                               sent along with the weights
     client:   delta -> privacy.clip -> codec.encode               mods around the app's own training
-    server:   codec.decode -> privacy.clip -> admission -> fold.add (or fold.merge of a partial sum made the same way)
+    server:   codec.decode -> admission -> privacy.clip -> fold.add (or fold.merge of a partial sum made the same way)
     delta, state   = privacy.finish(fold, state, round)           noise and accounting, or just fold.result()
     weights, state = server_optimizer.step(weights, delta, state)
 
@@ -14,9 +14,9 @@ Codec and privacy are only protocols here, with the identity of each.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import numpy as np
 
@@ -129,6 +129,8 @@ class NoPrivacy:
         return fold.result(), state
 
 
+ADVICE = {Property.EQUAL_WEIGHTS: "set the key 'weighting' to 'uniform'"}
+
 Part = Sampler | Codec | Aggregator | Privacy | ServerOptimizer
 
 
@@ -159,16 +161,18 @@ class Composition:
         return Property.LINEAR in self.aggregator.guarantees.gives
 
     def _require(self, need: Property, part: Part) -> None:
-        named = type(part).__name__
-        for other in self.parts:
-            if need in other.guarantees.takes:
-                raise StrategyError(
-                    f"The strategy '{self.name}' cannot combine {named} with {type(other).__name__}: {named} needs "
-                    f"{need}, which {type(other).__name__} takes away."
-                )
+        if takers := [other for other in self.parts if need in other.guarantees.takes]:
+            self._refuse(part, takers, f"{need}, which {_names(takers)} takes away", need)
         if not any(need in other.guarantees.gives for other in self.parts):
-            others = ", ".join(type(other).__name__ for other in self.parts if other is not part)
-            raise StrategyError(
-                f"The strategy '{self.name}' cannot combine {named} with {others}: {named} needs {need}, which none "
-                "of them gives."
-            )
+            others = [other for other in self.parts if other is not part]
+            self._refuse(part, others, f"{need}, which none of them gives", need)
+
+    def _refuse(self, part: Part, others: Sequence[Part], why: str, need: Property) -> NoReturn:
+        named, advice = _names([part]), ADVICE.get(need, "change the key 'strategy'")
+        raise StrategyError(
+            f"The strategy '{self.name}' cannot combine {named} with {_names(others)}: {named} needs {why}; {advice}."
+        )
+
+
+def _names(parts: Sequence[Part]) -> str:
+    return ", ".join(type(part).__name__ for part in parts)

@@ -102,5 +102,6 @@ class Population:
             nodes = self.hosts.get(client.id, self.nodes)
             if not nodes or not set(nodes) <= set(self.nodes):
                 raise StrategyError(
-                    f"The client '{client.id}' is hosted by the nodes {list(nodes)}, not all connected."
+                    f"The client '{client.id}' must be hosted by some of the connected nodes {list(self.nodes)} and no "
+                    f"other, but is hosted by {list(nodes)}."
                 )

@@ -27,7 +27,7 @@ class Sampler(Protocol):
         """Raise StrategyError at start if no cohort could be drawn from so many clients."""
 
     def sample(self, round: int, clients: Sequence[ClientInfo], seed: int) -> list[str]:
-        """Return the ids of the cohort, sorted; they do not depend on the order of ``clients``."""
+        """Return the ids of the cohort, sorted; they do not depend on the order of ``clients``, those there are now."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,12 @@ class UniformSampler:
             )
 
     def sample(self, round: int, clients: Sequence[ClientInfo], seed: int) -> list[str]:
-        """Draw the cohort: every set of that size is equally likely."""
-        self.check(len(clients))
+        """Draw the cohort: every set of that size is equally likely.
+
+        Where fewer clients are left than it should hold (nodes are gone), it holds all of them: the run goes on.
+        """
         ids = sorted(client.id for client in clients)
-        if self.clients_per_round in (0, len(ids)):
+        if self.clients_per_round == 0 or self.clients_per_round >= len(ids):
             return ids
         # Sorting uniform keys, not Generator.choice: NumPy may change the latter's stream between versions.
         keys = generator(seed, round, "", PURPOSE).random(len(ids))

@@ -14,6 +14,8 @@ from strategies.fixed_point import FixedPointSum, FloatVector
 
 __all__ = ["AnyArray", "FloatVector", "PartialSum", "State", "Update", "mean_metrics"]
 
+MAX_METRIC = float(np.finfo(np.float32).max)
+
 AnyArray = npt.NDArray[np.generic]
 State = Mapping[str, AnyArray]  # of a part, between rounds: arrays by name, so that a checkpoint can hold any part's
 
@@ -60,19 +62,18 @@ class PartialSum:
 def mean_metrics(rows: Iterable[tuple[float, Mapping[str, float]]]) -> dict[str, float]:
     """Return the weighted mean of each metric over (weight, metrics) of the clients, in any order to the same bit.
 
-    A value that is not finite is left out with its weight, as if the client had not reported this metric: the accuracy
-    of a client without test examples, or an AUC of one class, is NaN for good reasons and says nothing of the update.
-    A metric that no client reports with a finite value does not appear.
+    A value that is not finite, or absurd (beyond the range of float32), is left out with its weight, as if the client
+    had not reported this metric: the accuracy of a client without test examples, or an AUC of one class, is NaN for
+    good reasons and says nothing of the update. A metric of which no value is left does not appear.
     """
     columns: dict[str, list[tuple[float, float]]] = {}
     for weight, metrics in rows:
         for name, value in metrics.items():
-            if math.isfinite(value):
+            if abs(value) <= MAX_METRIC:  # false for NaN
                 columns.setdefault(name, []).append((weight, value))
     return {name: _weighted_mean(columns[name]) for name in sorted(columns)}
 
 
 def _weighted_mean(column: list[tuple[float, float]]) -> float:
-    # Divided first: a hostile 1e308 must not overflow the sum.
     total = math.fsum(weight for weight, _ in column)
     return math.fsum(weight / total * value for weight, value in column)
