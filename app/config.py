@@ -1,0 +1,204 @@
+"""The run config: every key with its default, its bounds and its meaning. The single source; it imports nothing heavy.
+
+``[tool.flwr.app.config]`` in pyproject.toml repeats the keys and defaults, because Flower only lets a run override keys
+that stand there; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from app.config_sentences import one_of, refusals, unknown_key
+from app.contradictions import contradictions
+from app.errors import ConfigError
+
+Value = bool | int | float | str
+
+DATASETS = ("digits", "mnist", "fashion-mnist", "cifar10", "femnist", "synthetic")
+DATASET_PREFIXES = ("npz:", "tfrecord:", "synthetic:")
+MODELS = ("logistic", "mlp", "mlp-dropout", "cnn-small", "cnn", "cnn-cifar")
+OPTIMIZERS = (
+    *("adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw", "ftrl", "lion", "muon", "nadam"),
+    *("rmsprop", "schedulefreeadamw", "sgd"),
+)
+
+_OBJECT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+_ARGUMENTS = re.compile(r"(\s*[A-Za-z_]\w*\s*=[^,=]+(,\s*[A-Za-z_]\w*\s*=[^,=]+)*)?")
+_FILE_NAME = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,99})?")
+
+
+def _section(title: str) -> Callable[..., Any]:
+    """Return a Field maker that files its keys under a title; the table and pyproject.toml show them so."""
+
+    def key(default: Value, meaning: str, **bounds: float) -> Any:
+        return Field(default, description=meaning, json_schema_extra={"section": title}, **bounds)  # type: ignore[call-overload]
+
+    return key
+
+
+_run, _data, _local, _federation = map(_section, ("Run", "Task", "Local training", "Federation"))
+_guard, _evaluation = map(_section, ("Waiting and admission", "Evaluation"))
+
+
+class RunConfig(BaseModel):
+    """A checked run config. Attributes are the keys with ``_`` for ``-``; only a float accepts a whole number.
+
+    Raises pydantic's ValidationError when constructed directly; ``from_run_config`` speaks in sentences instead.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        strict=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        populate_by_name=True,
+        alias_generator=lambda name: name.replace("_", "-"),
+    )
+
+    name: str = _run("", "name of the run and its directory; empty = <dataset>-<model>")
+    seed: int = _run(0, "everything random is derived from it", ge=0, le=2**63 - 1)
+    runs_dir: str = _run("runs", "folder that the run directories are made in")
+
+    dataset: str = _data("digits", "what is learnt from; npz:PATH, tfrecord:DIR or module:function for your own data")
+    partition: Literal["iid", "dirichlet", "pathological", "shards", "quantity", "natural"] = _data(
+        "dirichlet",
+        "how the examples are dealt to the clients; natural = as the data set says (writer, silo, hospital)",
+    )
+    num_clients: int = _data(50, "clients that the data set is cut into (not with partition natural)", ge=1, le=10**6)
+    dirichlet_alpha: float = _data(0.5, "dirichlet: the smaller, the fewer classes per client", gt=0, le=1e6)
+    classes_per_client: int = _data(2, "pathological: classes per client; shards: shards per client", ge=1, le=10**5)
+    quantity_skew: float = _data(1.0, "quantity: client k of n gets examples in proportion to k ** skew", ge=0, le=10)
+    min_client_examples: int = _data(2, "no client is left with fewer examples than this", ge=1)
+    test_fraction: float = _data(0.2, "held out as central test set, where the data set brings none", ge=0, lt=1)
+    client_test_fraction: float = _data(0.2, "of each client's examples, its own test part", ge=0, lt=1)
+
+    model: str = _local("cnn-small", "a model by name, or module:function for your own")
+    client_optimizer: str = _local("sgd", "a Keras optimizer by name, with fresh state in every round")
+    client_optimizer_args: str = _local("", 'its arguments, as in "momentum=0.9,nesterov=true"')
+    learning_rate: float = _local(0.1, "of the clients' optimizer", gt=0, le=1e3)
+    lr_warmup_rounds: int = _local(0, "rounds in which the learning rate rises to its value in equal steps", ge=0)
+    lr_decay: Literal["none", "exponential", "cosine", "step"] = _local("none", "how the rate falls over the rounds")
+    lr_decay_rate: float = _local(0.99, "exponential: factor per round; step: factor per step", gt=0, le=1)
+    lr_decay_rounds: int = _local(10, "step: rounds between two steps", ge=1)
+    local_epochs: int = _local(1, "passes over its data that a client makes in a round", ge=1, le=10**6)
+    local_steps: int = _local(0, "exactly so many gradient steps instead of epochs; 0 = epochs", ge=0, le=10**9)
+    batch_size: int = _local(10, "examples per gradient step; the last, smaller batch of an epoch counts", ge=1)
+    full_training_examples: int = _local(
+        0, "clients with fewer examples than this train proportionally less, but at least once; 0 = off", ge=0
+    )
+
+    strategy: str = _federation("fedavg", "how the updates become a new model")
+    num_rounds: int = _federation(30, "rounds of training", ge=1, le=10**6)
+    clients_per_round: int = _federation(10, "clients that train in a round; 0 = all", ge=0)
+    weighting: Literal["examples", "uniform"] = _federation("examples", "what a client's update weighs in the mean")
+    server_learning_rate: float = _federation(1.0, "of the server's step along the mean update", gt=0, le=1e3)
+    clients_per_message: int = _federation(0, "clients packed in one message; 0 = all of a node's, 1 = unpacked", ge=0)
+
+    min_nodes: int = _guard(1, "nodes to wait for at the start", ge=1)
+    node_timeout: float = _guard(300.0, "seconds to wait for min-nodes", gt=0, le=1e7)
+    round_timeout: float = _guard(
+        600.0, "seconds after which a round goes on without the missing replies", gt=0, le=1e7
+    )
+    min_replies: int = _guard(1, "with fewer good updates a round is skipped and the model stays", ge=1)
+    max_skipped_rounds: int = _guard(3, "so many skipped rounds in a row end the run", ge=1)
+    max_update_norm: float = _guard(0.0, "updates of a larger L2 norm are rejected; 0 = off", ge=0)
+    max_client_examples: int = _guard(10_000_000, "updates that claim more examples are rejected", ge=1)
+
+    evaluate_every: int = _evaluation(1, "rounds between evaluations on the central test set; 0 = off", ge=0)
+    federated_evaluate_every: int = _evaluation(
+        5, "rounds between evaluations on all clients' test parts; 0 = off", ge=0
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_a_file_name(cls, value: str) -> str:
+        return _matching(
+            value, _FILE_NAME, "empty or letters, digits, '.', '_' and '-', at most 100, not starting with a sign"
+        )
+
+    @field_validator("runs_dir")
+    @classmethod
+    def _runs_dir_is_given(cls, value: str) -> str:
+        return _matching(value, re.compile(r".*\S.*"), "the path of a folder")
+
+    @field_validator("dataset")
+    @classmethod
+    def _dataset_is_known(cls, value: str) -> str:
+        for prefix in DATASET_PREFIXES:
+            if value.startswith(prefix):
+                return _matching(value, re.compile(r"[^:]+:.+"), f"{prefix}... with something after the colon")
+        return _known(value, DATASETS, "npz:PATH, tfrecord:DIR or module:function")
+
+    @field_validator("model")
+    @classmethod
+    def _model_is_known(cls, value: str) -> str:
+        return _known(value, MODELS, "module:function")
+
+    @field_validator("client_optimizer")
+    @classmethod
+    def _optimizer_is_known(cls, value: str) -> str:
+        return value if value.lower() in OPTIMIZERS else _refuse(one_of(OPTIMIZERS, given=value))
+
+    @field_validator("client_optimizer_args")
+    @classmethod
+    def _arguments_are_pairs(cls, value: str) -> str:
+        return _matching(
+            value, _ARGUMENTS, 'NAME=VALUE pairs with commas between them, as in "momentum=0.9,nesterov=true"'
+        )
+
+    @field_validator("strategy")
+    @classmethod
+    def _strategy_is_known(cls, value: str) -> str:
+        from strategies.registry import STRATEGIES  # NumPy is only paid for when a config is really checked
+
+        return value if value in STRATEGIES else _refuse(one_of(tuple(STRATEGIES), given=value))
+
+    @model_validator(mode="after")
+    def _keys_agree(self) -> Self:
+        found = contradictions(self)
+        if found:
+            raise ValueError("\n".join(found))
+        return self
+
+    @classmethod
+    def from_run_config(cls, values: Mapping[str, object]) -> RunConfig:
+        """Check a run config as Flower hands it over; keys that are missing take their defaults.
+
+        Raises ConfigError: one sentence, on a line of its own, for every mistake.
+        """
+        keys = cls.keys()
+        unknown = [unknown_key(key, keys) for key in values if key not in keys]
+        try:
+            config = cls.model_validate({key: value for key, value in values.items() if key in keys})
+        except ValidationError as error:
+            raise ConfigError("\n".join([*unknown, *refusals(error, cls.model_fields)])) from None
+        if unknown:
+            raise ConfigError("\n".join(unknown))
+        return config
+
+    def to_run_config(self) -> dict[str, Value]:
+        """Return every key and its value, as Flower takes them."""
+        return self.model_dump(by_alias=True)
+
+    @classmethod
+    def keys(cls) -> tuple[str, ...]:
+        """Return all keys, in the order of the table."""
+        return tuple(field.alias or name for name, field in cls.model_fields.items())
+
+
+def _refuse(must_be: str) -> str:
+    raise ValueError(must_be)
+
+
+def _matching(value: str, pattern: re.Pattern[str], must_be: str) -> str:
+    return value if pattern.fullmatch(value) else _refuse(must_be)
+
+
+def _known(value: str, names: tuple[str, ...], otherwise: str) -> str:
+    if value in names or _OBJECT.fullmatch(value):
+        return value
+    return _refuse(one_of(names, otherwise, given=value))
