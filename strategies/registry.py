@@ -22,8 +22,8 @@ def build(name: str, options: Options) -> Composition:
     together.
     """
     if name not in STRATEGIES:
-        close = difflib.get_close_matches(name, STRATEGIES, n=1)
-        hint = f", did you mean '{close[0]}'?" if close else "."
+        close = difflib.get_close_matches(name.lower(), STRATEGIES, n=1)
+        hint = f": did you mean '{close[0]}'?" if close else "."
         raise StrategyError(f"The key 'strategy' is '{name}', but must be one of {sorted(STRATEGIES)}{hint}")
     return STRATEGIES[name](options)
 
