@@ -96,6 +96,13 @@ def test_partial_sums_keep_what_their_clients_could() -> None:
     assert judge_partial(partial((10, 0, 0), (10.5, 0, 0)), 3, limits) is Reason.NORM
 
 
+def test_a_sum_that_was_rounded_up_to_just_over_the_limit_still_counts() -> None:
+    edge = 3 * 2.0**-33  # rounds to 4 * 2^-33 in a sum
+    for limits in (Limits(1000, max_norm=edge), Limits(1000, max_contribution=edge)):
+        assert judge(update(edge, 0, 0, weight=1), 3, limits) is None
+        assert judge_partial(partial((edge, 0, 0), weight=1), 3, limits) is None
+
+
 @pytest.mark.parametrize(
     ("settings", "key"),
     [
