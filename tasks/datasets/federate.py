@@ -1,0 +1,112 @@
+"""Turns arrays into federated data: checks the labels, holds out a central test set, cuts the rest into clients."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.data import ArrayData, LabelledArrays, split_client
+from tasks.datasets import DataSpec
+from tasks.errors import TaskError
+from tasks.partition import partition_indices
+
+_LARGEST_LABEL = np.iinfo(np.int32).max - 1
+
+
+def labelled_arrays(x: npt.ArrayLike, y: npt.ArrayLike, source: str, scale: float = 1.0) -> LabelledArrays:
+    """Check examples and labels, and keep ``x`` as it is stored (float64 as float32).
+
+    ``y`` holds whole numbers from 0 in any numeric dtype, shape [n] or [n, 1]; ``source`` starts the error sentences,
+    as in ``dataset='npz:a.npz'``. Raises `TaskError`.
+    """
+    return LabelledArrays(_checked_x(np.asarray(x), source), _checked_y(np.asarray(y), np.shape(x)[:1], source), scale)
+
+
+def federate(
+    name: str,
+    arrays: LabelledArrays,
+    central: LabelledArrays | None,
+    spec: DataSpec,
+    natural_ids: npt.NDArray[np.str_] | None = None,
+    num_classes: int | None = None,
+) -> ArrayData:
+    """Cut arrays into clients as ``spec.partition`` says, and each client's examples into train and test.
+
+    Without ``central``, ``spec.test_fraction`` of the examples is held out at random (by ``spec.seed``) before the
+    clients are cut. ``natural_ids`` [n] names the client of each example for the partition 'natural'. ``num_classes``
+    is counted from the labels where it is not given. Raises `TaskError`.
+    """
+    num_classes = _count_classes(name, arrays, central, num_classes)
+    if central is None:
+        arrays, central, natural_ids = _hold_out(name, arrays, natural_ids, spec)
+    if len(arrays) == 0:
+        raise TaskError(f"dataset='{name}' has no examples to train on: check the file or lower 'test-fraction'.")
+    clients = {
+        client_id: split_client(indices, client_id, spec.client_test_fraction, spec.seed)
+        for client_id, indices in partition_indices(arrays.y, spec.partition, natural_ids).items()
+    }
+    return ArrayData(name, arrays, central, clients, num_classes)
+
+
+def _checked_x(x: npt.NDArray[np.generic], source: str) -> npt.NDArray[np.generic]:
+    if x.dtype.kind not in "buif" or x.ndim < 2:
+        raise TaskError(
+            f"{source}: x has dtype {x.dtype} and shape {list(x.shape)}, but must be an array of real numbers with "
+            "one example per row, [examples, ...]."
+        )
+    if x.dtype.kind == "f":
+        x = x.astype(np.float32, copy=False)
+        bad = ~np.isfinite(x).reshape(len(x), -1).all(axis=1)
+        if bad.any():
+            raise TaskError(
+                f"{source}: x is NaN or infinite (as float32) in {int(bad.sum())} of {len(x)} examples, first in "
+                f"example {int(bad.argmax())}: fill in or remove those examples."
+            )
+    return x
+
+
+def _checked_y(y: npt.NDArray[np.generic], examples: tuple[int, ...], source: str) -> npt.NDArray[np.int32]:
+    y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
+    if y.shape != examples:
+        raise TaskError(
+            f"{source}: y has shape {list(y.shape)}, but must hold one label for each of the {examples[0]} examples "
+            "in x."
+        )
+    if y.dtype.kind not in "buif":
+        raise TaskError(f"{source}: y has dtype {y.dtype}, but labels must be whole numbers from 0.")
+    wrong = ~((y >= 0) & (y <= _LARGEST_LABEL) & (y == np.floor(y.astype(np.float64))))
+    if wrong.any():
+        raise TaskError(
+            f"{source}: y holds {y[wrong][0].item()!r} (example {int(wrong.argmax())}), but labels must be whole "
+            "numbers from 0."
+        )
+    return y.astype(np.int32)
+
+
+def _count_classes(name: str, arrays: LabelledArrays, central: LabelledArrays | None, num_classes: int | None) -> int:
+    """Return the number of classes: as given, or one more than the largest label, at least 2."""
+    parts = [arrays.y] if central is None else [arrays.y, central.y]
+    labels = np.concatenate(parts)
+    largest = int(labels.max(initial=0))
+    if num_classes is not None and largest >= num_classes:
+        raise TaskError(f"dataset='{name}': y holds the label {largest}, but there are only {num_classes} classes.")
+    if num_classes is None and largest >= max(len(labels), 2):
+        raise TaskError(
+            f"dataset='{name}': y holds the label {largest} with only {len(labels)} examples: number the classes from "
+            "0 without gaps."
+        )
+    return max(largest + 1, 2) if num_classes is None else num_classes
+
+
+def _hold_out(
+    name: str, arrays: LabelledArrays, natural_ids: npt.NDArray[np.str_] | None, spec: DataSpec
+) -> tuple[LabelledArrays, LabelledArrays, npt.NDArray[np.str_] | None]:
+    """Set aside a random share of the examples as central test set."""
+    order = np.random.default_rng([spec.seed, 0x7E57]).permutation(len(arrays))
+    held_out = int(round(spec.test_fraction * len(arrays)))
+    test, train = np.sort(order[:held_out]), np.sort(order[held_out:])
+
+    def part(indices: npt.NDArray[np.int64]) -> LabelledArrays:
+        return LabelledArrays(arrays.x[indices], arrays.y[indices], arrays.scale)
+
+    return part(train), part(test), None if natural_ids is None else natural_ids[train]
