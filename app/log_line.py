@@ -1,0 +1,44 @@
+"""One round as one line of text."""
+
+from __future__ import annotations
+
+from app.units import human_bytes, human_seconds, percent
+from strategies.records import RoundRecord
+
+
+def log_line(record: RoundRecord, num_rounds: int) -> str:
+    """Return what a person wants to know of a round: progress, losses, accuracies, who took part, cost.
+
+    Parts that the round does not have are left out: round 0 has no clients, most rounds no federated evaluation.
+    """
+    parts = [f"round {record.round:{len(str(num_rounds))}d}/{num_rounds}", *_learning(record)]
+    if record.round == 0 and not record.selected:
+        parts.insert(1, "initial model")
+    if record.selected:
+        parts.append(_clients(record))
+    if record.skipped:
+        parts.append("SKIPPED, the model stays")
+    if record.bytes_down or record.bytes_up:
+        parts.append(f"{human_bytes(record.bytes_down)} down, {human_bytes(record.bytes_up)} up")
+    if "total" in record.seconds:
+        parts.append(human_seconds(record.seconds["total"]))
+    return " | ".join(parts)
+
+
+def _learning(record: RoundRecord) -> list[str]:
+    parts = []
+    if "loss" in record.train:
+        parts.append(f"train loss {record.train['loss']:.4f}")
+    if record.central is not None and "accuracy" in record.central:
+        parts.append(f"central accuracy {percent(record.central['accuracy'])}")
+    if record.federated is not None:
+        scores = record.federated.summary()
+        mean, worst = percent(scores["accuracy"]), percent(scores["accuracy-worst-10"])
+        parts.append(f"clients {mean}, worst tenth {worst}")
+    return parts
+
+
+def _clients(record: RoundRecord) -> str:
+    text = f"{len(record.accepted)}/{len(record.selected)} clients"
+    reasons = [f"{count} {reason}" for reason, count in sorted(record.rejected.items()) if count]
+    return f"{text} (rejected: {', '.join(reasons)})" if reasons else text

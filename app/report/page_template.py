@@ -1,0 +1,180 @@
+"""The page as a Jinja template. A Python string, because a Flower bundle carries no .html files."""
+
+PAGE = """\
+{% macro swatch(key) %}
+{% if key.kind == "ramp" %}
+<span class="ramp" style="background: linear-gradient(90deg, transparent, {{ key.css }})"></span>
+{% else %}
+<svg class="swatch" width="22" height="12" aria-hidden="true">
+{% if key.kind == "line" %}
+<line x1="1" y1="6" x2="21" y2="6" stroke-width="2.5" style="stroke: {{ key.css }}" stroke-dasharray="{{ key.dash }}"/>
+{% else %}
+<rect x="4" y="0" width="14" height="12" rx="3"
+ style="fill: {{ key.css }}; fill-opacity: {{ '0.35' if key.kind == 'band' else '1' }}"/>
+{% endif %}
+</svg>
+{% endif %}
+{% endmacro %}
+
+{% macro legend(keys) %}
+<ul class="legend">
+{% for key in keys %}<li>{{ swatch(key) }}{{ key.label }}</li>{% endfor %}
+</ul>
+{% endmacro %}
+
+{% macro chart_card(chart, with_legend=true) %}
+<figure class="card">
+<figcaption><h3>{{ chart.title }}</h3>
+{% if with_legend and chart.legend %}{{ legend(chart.legend) }}{% endif %}</figcaption>
+<div class="plot" role="img" aria-label="{{ chart.alt }}">{{ chart.svg }}</div>
+{% if chart.caption %}<p class="caption">{{ chart.caption }}</p>{% endif %}
+</figure>
+{% endmacro %}
+
+{% macro pairs(rows, kind="") %}
+<dl class="card pairs {{ kind }}">
+{% for name, value in rows %}<div><dt>{{ name }}</dt><dd>{{ value if value != "" else '""' }}</dd></div>{% endfor %}
+</dl>
+{% endmacro %}
+
+{% macro curve_rows(rows) %}
+{{ legend(rows[0][0].legend) }}
+{% for charts in rows %}
+<div class="three row">{% for chart in charts %}{{ chart_card(chart, false) }}{% endfor %}</div>
+{% endfor %}
+{% endmacro %}
+
+{% macro notes_list(notes) %}
+{% if notes %}
+<ul class="notes" role="note">{% for note in notes %}<li>{{ note }}</li>{% endfor %}</ul>
+{% endif %}
+{% endmacro %}
+
+{% macro run_sections(view) %}
+{% if view.learning %}
+<h2>Learning</h2>
+<p class="lead">How good the model is after each round, and what that had cost by then.</p>
+{{ curve_rows(view.learning) }}
+{% endif %}
+{% if view.clients %}
+<h2>Clients</h2>
+<p class="lead">The global model on each client's own test part: a good mean can hide clients whom it serves badly.</p>
+<div class="two">{% for chart in view.clients %}{{ chart_card(chart) }}{% endfor %}</div>
+{% endif %}
+{% if view.labels or view.groups %}
+<h2>Data</h2>
+<p class="lead">Who holds what: the stronger a cell, the larger the label's share of the client's examples.</p>
+{% if view.labels %}<div class="one">{{ chart_card(view.labels) }}</div>{% endif %}
+{% for title, rows in view.groups %}
+<div class="card row scroll"><table>
+<thead><tr><th>{{ title }}</th><th>clients</th><th>training examples</th></tr></thead>
+<tbody>
+{% for row in rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>{% endfor %}
+</tbody></table></div>
+{% endfor %}
+{% endif %}
+{% if view.rounds %}
+<h2>Participation and time</h2>
+<p class="lead">Whose updates counted, why others did not, and where the seconds went.</p>
+<div class="two">{% for chart in view.rounds %}{{ chart_card(chart) }}{% endfor %}</div>
+{% endif %}
+{% if view.table_rows %}
+<details class="card"><summary>All rounds as a table</summary>
+<div class="scroll"><table class="numbers">
+<thead><tr>{% for name in view.table_head %}<th scope="col">{{ name }}</th>{% endfor %}</tr></thead>
+<tbody>{% for row in view.table_rows %}
+<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</tbody></table>
+{% if view.table_left_out > 0 %}<p class="caption">The {{ view.table_left_out }} rounds before these are in
+metrics.jsonl.</p>{% endif %}</div></details>
+{% endif %}
+<h2>Config</h2>
+<p class="lead">As the run resolved it; <code>-c config.toml</code> with the file in the run directory repeats it.</p>
+{{ pairs(view.config) }}
+{% if view.versions %}
+<h2>Versions and code</h2>
+{{ pairs(view.versions, "wide") }}
+{% endif %}
+{% endmacro %}
+
+{% macro tiles(figures) %}
+<dl class="tiles">
+{% for figure in figures %}
+<div class="tile"><dt>{{ figure.label }}</dt><dd class="value">{{ figure.value }}</dd>
+<dd class="detail">{{ figure.detail }}</dd></div>
+{% endfor %}
+</dl>
+{% endmacro %}
+
+{% macro run_head(view) %}
+<p class="subtitle"><span class="state {{ view.state }}">{{ view.state }}</span>{{ view.subtitle }}</p>
+{{ notes_list(view.notes) }}
+{{ tiles(view.headline) }}
+{% endmacro %}
+
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{{ title }} – fedkeras</title>
+<style>{{ style|safe }}</style>
+</head>
+<body>
+<main>
+<header>
+<p class="eyebrow">fedkeras · federated learning report</p>
+<h1>{{ title }}</h1>
+{% if comparison is none %}{{ run_head(views[0]) }}{% endif %}
+</header>
+{% if comparison is none %}
+{{ run_sections(views[0]) }}
+{% else %}
+<div class="card scroll"><table class="numbers">
+<thead><tr><th scope="col">run</th>
+{% for name in comparison.head %}<th scope="col">{{ name }}</th>{% endfor %}</tr></thead>
+<tbody>
+{% for figures in comparison.figures %}
+<tr><th scope="row">{{ legend([comparison["keys"][loop.index0]]) }}</th>
+{% for figure in figures %}<td>{{ figure.value }}<small>{{ figure.detail }}</small></td>{% endfor %}</tr>
+{% endfor %}
+</tbody></table></div>
+<h2>What differs in the config</h2>
+{% if comparison.differences %}
+<div class="card scroll row"><table>
+<thead><tr><th scope="col">key</th>
+{% for key in comparison["keys"] %}<th scope="col">{{ legend([key]) }}</th>{% endfor %}</tr></thead>
+<tbody>
+{% for name, values in comparison.differences %}
+<tr><th scope="row">{{ name }}</th>
+{% for value in values %}<td>{{ value if value != "" else '""' }}</td>{% endfor %}</tr>
+{% endfor %}
+</tbody></table></div>
+{% else %}
+<p class="lead">Nothing: the runs have the same config.</p>
+{% endif %}
+{% if comparison.rows %}
+<h2>Learning</h2>
+<p class="lead">The same measure of all runs, over rounds and over what they cost.</p>
+{{ legend(comparison["keys"]) }}
+{% for charts in comparison.rows %}
+<div class="three row">{% for chart in charts %}{{ chart_card(chart, false) }}{% endfor %}</div>
+{% endfor %}
+{% endif %}
+{% if comparison.conduct %}
+<h2>Participation and time</h2>
+<div class="two">{% for chart in comparison.conduct %}{{ chart_card(chart, false) }}{% endfor %}</div>
+{% endif %}
+<h2>Each run by itself</h2>
+{% for view in views %}
+<details class="card run"><summary>{{ view["key"].label }}</summary>
+<div class="inside">{{ run_head(view) }}{{ run_sections(view) }}</div></details>
+{% endfor %}
+{% endif %}
+<footer>Written {{ written }} from the run director{{ "y" if comparison is none else "ies" }}. This page needs no
+network: keep it, mail it, print it.</footer>
+</main>
+</body>
+</html>
+"""

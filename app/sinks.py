@@ -1,0 +1,177 @@
+"""Where round records go: a log line, JSON files line by line, TensorBoard. Fed every round, then closed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+from app import plain_json
+from app.log_line import log_line
+from app.run_directory import RunDirectory
+from strategies.records import RoundRecord
+
+
+class Sink(Protocol):
+    """What a run's rounds are told to, in order."""
+
+    def round(self, record: RoundRecord) -> None:
+        """Take the record of a round that is over."""
+
+    def close(self) -> None:
+        """No more rounds will come."""
+
+
+class LogLine:
+    """One line per round, for the person who is watching."""
+
+    def __init__(self, logger: logging.Logger, num_rounds: int) -> None:
+        self._logger = logger
+        self._num_rounds = num_rounds
+
+    def round(self, record: RoundRecord) -> None:
+        """Log the round."""
+        self._logger.info("%s", log_line(record, self._num_rounds))
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class JsonLines:
+    """``metrics.jsonl``: a line per round, on the disk before the next round starts.
+
+    An existing file is continued; a last line without its end, left by a killed process, is dropped first.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = _LineFile(path)
+
+    def round(self, record: RoundRecord) -> None:
+        """Append the record."""
+        self._file.append(record.to_json())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class ClientsJsonLines:
+    """``clients.jsonl``: a line per federated evaluation with the scores of each client, aligned by position."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = _LineFile(path)
+
+    def round(self, record: RoundRecord) -> None:
+        """Append the clients' scores, if the round has any."""
+        if (scores := record.federated) is None:
+            return
+        self._file.append(
+            {
+                "round": record.round,
+                "clients": scores.clients,
+                "examples": scores.examples,
+                "losses": scores.losses,
+                "accuracies": scores.accuracies,
+            }
+        )
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class TensorBoard:
+    """TensorBoard scalars, a step per round, written by the ``tensorboard`` package alone, without TensorFlow."""
+
+    def __init__(self, folder: Path) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{time.time_ns() // 10**9:010d}.{platform.node()}.{os.getpid()}.{time.time_ns()}"
+        self._file = (folder / name).open("wb")
+        self._writer = RecordWriter(self._file)
+        self._event = Event
+        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+
+    def round(self, record: RoundRecord) -> None:
+        """Write the scalars of the round."""
+        event = self._event(wall_time=time.time(), step=record.round)
+        for tag, value in scalars(record).items():
+            event.summary.value.add(tag=tag, simple_value=value)
+        self._write(event)
+
+    def close(self) -> None:
+        """Close the event file."""
+        self._file.close()
+
+    def _write(self, event: Any) -> None:
+        self._writer.write(event.SerializeToString())
+        self._file.flush()
+
+
+def run_sinks(directory: RunDirectory, logger: logging.Logger, num_rounds: int) -> tuple[Sink, ...]:
+    """Return the sinks that every run has."""
+    return (
+        JsonLines(directory.metrics),
+        ClientsJsonLines(directory.clients),
+        TensorBoard(directory.tensorboard),
+        LogLine(logger, num_rounds),
+    )
+
+
+def scalars(record: RoundRecord) -> dict[str, float]:
+    """Return the numbers of a round under names like ``central/accuracy``, ``rejected/late``, ``seconds/train``."""
+    line = record.to_json()
+    named: dict[str, float] = {
+        "clients/selected": line["selected"],
+        "clients/accepted": line["accepted"],
+        "clients/participation": line["participation"],
+        "round/skipped": float(record.skipped),
+    }
+    if record.learning_rate is not None:
+        named["train/learning-rate"] = record.learning_rate
+    for group in ("train", "central", "federated", "rejected", "bytes", "seconds"):
+        values = line[group] or {}
+        named.update({f"{group}/{key}": value for key, value in values.items() if isinstance(value, int | float)})
+    return named
+
+
+class _LineFile:
+    """Appends whole lines and syncs each. A line that could not be written whole is taken back."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        self._end = _end_of_lines(self._descriptor)
+        os.ftruncate(self._descriptor, self._end)
+
+    def append(self, value: Any) -> None:
+        line = (plain_json.dumps(value) + "\n").encode("utf-8", errors="replace")
+        try:
+            written = 0
+            while written < len(line):
+                written += os.pwrite(self._descriptor, line[written:], self._end + written)
+            os.fsync(self._descriptor)
+        except OSError:
+            os.ftruncate(self._descriptor, self._end)
+            raise
+        self._end += len(line)
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def _end_of_lines(descriptor: int, block: int = 1 << 16) -> int:
+    """Return the offset just after the last line end of a file."""
+    end = os.fstat(descriptor).st_size
+    while end > 0:
+        start = max(0, end - block)
+        if (found := os.pread(descriptor, end - start, start).rfind(b"\n")) >= 0:
+            return start + found + 1
+        end = start
+    return 0
