@@ -1,6 +1,4 @@
-"""The error of everything a user can get wrong about data, models and training."""
-
-from __future__ import annotations
+"""The error that answers a user's mistake about data, model or training."""
 
 
 class TaskError(ValueError):
