@@ -1,0 +1,155 @@
+"""The client half of every strategy: Flower mods around an ordinary handler (full arrays in, full arrays out).
+
+``@app.train(mods=client_mods())`` makes any Flower handler speak to our strategies:
+
+- ``packing_mod`` (outermost) runs the handler once for each client that the message lists, judges each result, and
+  answers with all their updates, or with one exact sum where the server's rule is linear and asks for it;
+- ``delta_mod`` (innermost) turns the handler's full arrays into one flat update, local - global.
+
+What later transforms an update on its way (clip, compress, mask) is a mod between these two. The handler finds its
+client in the config as ``client`` and the seed of everything random as ``seed``.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, ConfigRecordValues, Context, Message, RecordDict
+from flwr.clientapp.typing import ClientAppCallable, Mod
+
+from strategies import wire
+from strategies.admission import Limits, Reason, judge
+from strategies.aggregators import WeightedMean
+from strategies.errors import StrategyError
+from strategies.fixed_point import FixedPointSum
+from strategies.layout import LayoutError
+from strategies.updates import Update
+
+logger = logging.getLogger(__name__)
+
+DETAIL_LENGTH = 500
+
+
+def client_mods() -> list[Mod]:
+    """Return the mods of a client, outermost first, to be passed to ``@app.train`` and ``@app.evaluate``."""
+    return [packing_mod, delta_mod]
+
+
+def delta_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    """Replace the full arrays of a training reply by the flat update, local - global, as float32.
+
+    The reply of an evaluation holds no arrays and passes through.
+    """
+    weights = wire.read_weights(wire.arrays_of(message.content, wire.ARRAYS))
+    reply = call_next(message, context)
+    if wire.ARRAYS in reply.content:
+        local = [wire.decode(array) for array in wire.arrays_of(reply.content, wire.ARRAYS).values()]
+        del reply.content[wire.ARRAYS]
+        reply.content[wire.UPDATE] = wire.array_record({wire.DELTA: weights.layout.delta(local, weights.flat)})
+    return reply
+
+
+def packing_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    """Run the handler for each client listed in the request and answer for all of them with one message.
+
+    An exception in one client is that client's rejection: the others' results travel all the same. A request that
+    lists no clients (of a strategy that is not ours) goes to the handler as it is.
+    """
+    config = wire.config_of(message)
+    if wire.CLIENTS not in config:
+        return call_next(message, context)
+    request = message.content
+    pack = Pack.for_request(config)
+    for client, client_config in each_client(config):
+        message.content = RecordDict({**request, wire.CONFIG: client_config})
+        try:
+            pack.add(client, call_next(message, context).content)
+        except Exception as error:
+            logger.exception("Client %s failed", client)
+            pack.reject(client, error)
+    message.content = request
+    return Message(pack.content(), reply_to=message)
+
+
+def each_client(config: ConfigRecord) -> Iterator[tuple[str, ConfigRecord]]:
+    """Split the settings of a packed request into those of each client: lists named ``*s`` become one value each."""
+    clients = wire.text_list(config, wire.CLIENTS)
+    seeds = wire.int_list(config, wire.SEEDS)
+    if len(seeds) != len(clients):
+        raise StrategyError(f"The message lists {len(clients)} clients but {len(seeds)} seeds.")
+    common = {key: value for key, value in config.items() if key not in (wire.CLIENTS, wire.SEEDS)}
+    for client, seed in zip(clients, seeds, strict=True):
+        yield client, ConfigRecord({**common, wire.CLIENT: client, wire.SEED: seed})
+
+
+@dataclass
+class Pack:
+    """The results of a message's clients so far: single updates, or their sum where ``summed`` names a weighting."""
+
+    limits: Limits
+    summed: str
+    clients: list[str] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    details: list[str] = field(default_factory=list)
+    metrics: list[dict[str, float]] = field(default_factory=list)
+    updates: dict[str, Array] = field(default_factory=dict)
+    total: FixedPointSum | None = None
+
+    @classmethod
+    def for_request(cls, config: ConfigRecord) -> Pack:
+        """Read from a request how its answer has to look; a single client always answers with its own update."""
+        summed = str(config.get(wire.SUMMED, ""))
+        return cls(wire.limits_of(config), summed if len(wire.text_list(config, wire.CLIENTS)) > 1 else "")
+
+    def add(self, client: str, content: RecordDict) -> None:
+        """Take the handler's result for one client, unless its update has to be rejected."""
+        metrics = wire.scalars(wire.metrics_of(content))
+        reason: Reason | None = None
+        if wire.UPDATE in content:
+            arrays = wire.arrays_of(content, wire.UPDATE)
+            if self.summed:
+                delta = wire.decode(arrays[wire.DELTA]).astype(np.float32, copy=False)
+                reason = self._sum(Update(client, delta, metrics.get(wire.NUM_EXAMPLES, math.nan), metrics))
+            else:
+                self.updates.update({f"{len(self.clients)}/{name}": array for name, array in arrays.items()})
+        self._append(client, metrics, str(reason or ""))
+
+    def reject(self, client: str, error: Exception) -> None:
+        """Note that a client gave no update, and why."""
+        reason = error.reason if isinstance(error, LayoutError) else Reason.ERROR
+        self._append(client, {}, str(reason), f"{type(error).__name__}: {error}"[:DETAIL_LENGTH])
+
+    def _append(self, client: str, metrics: dict[str, float], reason: str, detail: str = "") -> None:
+        self.clients.append(client)
+        self.metrics.append(metrics)
+        self.reasons.append(reason)
+        self.details.append(detail)
+
+    def _sum(self, update: Update) -> Reason | None:
+        reason = judge(update, update.delta.size, self.limits)
+        if reason is None:
+            self.total = self.total or FixedPointSum(update.delta.size)
+            self.total.add(update.delta, WeightedMean(self.summed).weight_of(update))
+        return reason
+
+    def content(self) -> RecordDict:
+        """Return the records of the reply."""
+        arrays = ArrayRecord(self.updates) if self.total is None else wire.array_record(self.total.to_arrays())
+        pack: dict[str, ConfigRecordValues] = {
+            wire.VERSION: wire.WIRE_VERSION,
+            wire.SUMMED: self.total is not None,
+            wire.CLIENTS: self.clients,
+            wire.REASONS: self.reasons,
+            wire.DETAILS: self.details,
+        }
+        return RecordDict(
+            {
+                wire.PACK: ConfigRecord(pack),
+                wire.METRICS: wire.columns(self.metrics),
+                wire.UPDATE: arrays,
+            }
+        )

@@ -1,0 +1,191 @@
+"""The describe exchange: which clients each node hosts, learnt before anything is trained.
+
+Flower knows nodes by random ids that change with every start. Sampling, seeds and client state hang on *clients*, which
+have a stable id; so the server first asks every node which clients it hosts, how many examples each has, its device
+class and region, and the fingerprint of the code that answers. A fingerprint other than the server's means that a node
+would train with other code than the run was started with, and ends the run.
+
+A node that knows no describe (a stock Flower app of another framework) counts as hosting one client, named by its
+partition in order of the nodes' ids.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from flwr.app import ConfigRecord, ConfigRecordValues, Message, RecordDict
+from flwr.serverapp import Grid
+
+from strategies import wire
+from strategies.errors import StrategyError
+from strategies.exchange import Exchange
+from strategies.population import ClientInfo, Population
+
+logger = logging.getLogger(__name__)
+
+DESCRIBE = "query.describe"
+NODE_POLL_SECONDS = 0.2
+UNKNOWN = -1
+
+
+@dataclass(frozen=True)
+class NodeDescription:
+    """What a node says of itself: the clients it can host (in simulation, every node can host any client).
+
+    ``properties`` are whatever else the app's client and server want to agree on, such as the shape of the data.
+    ``problem`` is a sentence that says why the node cannot take part, "" where it can.
+    """
+
+    clients: tuple[ClientInfo, ...]
+    fingerprint: str = ""
+    location: str = ""
+    problem: str = ""
+    properties: Mapping[str, ConfigRecordValues] = field(default_factory=dict)
+
+    def to_content(self) -> RecordDict:
+        """Return the records of a describe reply."""
+        sizes = [UNKNOWN if client.num_examples is None else client.num_examples for client in self.clients]
+        record: dict[str, ConfigRecordValues] = {
+            wire.VERSION: wire.WIRE_VERSION,
+            wire.CLIENTS: [client.id for client in self.clients],
+            wire.NUM_EXAMPLES: sizes,
+            "device-class": [client.device_class for client in self.clients],
+            "region": [client.region for client in self.clients],
+            "fingerprint": self.fingerprint,
+            "location": self.location,
+            "problem": self.problem,
+        }
+        return RecordDict({wire.PACK: ConfigRecord(record), "properties": ConfigRecord(dict(self.properties))})
+
+    @classmethod
+    def from_content(cls, content: RecordDict) -> NodeDescription:
+        """Read a describe reply; raises StrategyError where it is not one."""
+        record = content.get(wire.PACK)
+        properties = content.get("properties")
+        if not isinstance(record, ConfigRecord) or not isinstance(properties, ConfigRecord):
+            raise StrategyError("A node answered the describe message with something else.")
+        columns = (
+            wire.text_list(record, wire.CLIENTS),
+            wire.int_list(record, wire.NUM_EXAMPLES),
+            wire.text_list(record, "device-class"),
+            wire.text_list(record, "region"),
+        )
+        if len({len(column) for column in columns}) != 1:
+            raise StrategyError("A node described its clients with lists of different lengths.")
+        clients = tuple(
+            ClientInfo(client, size if size >= 0 else None, device, region)
+            for client, size, device, region in zip(*columns, strict=True)
+        )
+        fingerprint, location, problem = (str(record.get(key, "")) for key in ("fingerprint", "location", "problem"))
+        return cls(clients, fingerprint, location, problem, dict(properties))
+
+
+@dataclass
+class Census:
+    """The nodes that are connected now and what they said of themselves.
+
+    ``fingerprint`` is that of the server's code, "" where it does not matter which code the clients run. ``advice`` is
+    the sentence that tells a user what to do about a node with other code. ``timeout`` (s) bounds each description.
+    """
+
+    grid: Grid
+    timeout: float
+    fingerprint: str = ""
+    location: str = ""
+    advice: str = ""
+    nodes: dict[int, NodeDescription] = field(default_factory=dict)
+    _asked: dict[int, Exchange] = field(default_factory=dict)
+
+    def start(self, min_nodes: int, node_timeout: float, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Wait until ``min_nodes`` nodes are connected (at most ``node_timeout`` s) and describe all that are.
+
+        ``meanwhile`` runs while the nodes are at it: on both sides, loading frameworks and data takes seconds. Raises
+        StrategyError where there are too few nodes, or one cannot take part or runs other code than the server.
+        """
+        self._wait_for(min_nodes, node_timeout)
+        self._ask_new_nodes()
+        meanwhile()
+        for node, exchange in self._asked.items():
+            for reply in exchange.replies():
+                self.nodes[node] = self._read(node, reply)
+        self._asked = {}
+        if not self.nodes:
+            raise StrategyError(f"None of the nodes described its clients within {self.timeout:g} s ('round-timeout').")
+
+    def refresh(self) -> None:
+        """Forget the nodes that are gone and ask the new ones, without waiting: they take part once they have answered.
+
+        A node that comes later and cannot take part is left out with a warning: it must not end a run of others.
+        """
+        self._ask_new_nodes()
+        for node, exchange in list(self._asked.items()):
+            for reply in exchange.arrived():
+                del self._asked[node]
+                try:
+                    self.nodes[node] = self._read(node, reply)
+                except StrategyError as error:
+                    logger.warning("Left out: %s", error)
+                    self.nodes[node] = NodeDescription(())
+
+    def _wait_for(self, min_nodes: int, node_timeout: float) -> None:
+        deadline = time.monotonic() + node_timeout
+        while (connected := len(list(self.grid.get_node_ids()))) < min_nodes:
+            if time.monotonic() > deadline:
+                raise StrategyError(
+                    f"Only {connected} of the {min_nodes} nodes asked for ('min-nodes') had connected after "
+                    f"{node_timeout:g} s: start more SuperNodes, lower 'min-nodes' or raise 'node-timeout'."
+                )
+            time.sleep(NODE_POLL_SECONDS)
+
+    def _ask_new_nodes(self) -> None:
+        connected = set(self.grid.get_node_ids())
+        self.nodes = {node: description for node, description in self.nodes.items() if node in connected}
+        self._asked = {node: exchange for node, exchange in self._asked.items() if node in connected}
+        for node in sorted(connected - self.nodes.keys() - self._asked.keys()):
+            request = Message(RecordDict({wire.CONFIG: ConfigRecord({})}), node, DESCRIBE, ttl=self.timeout)
+            self._asked[node] = Exchange(self.grid, [request], self.timeout)
+
+    def population(self) -> Population:
+        """Return the clients that can be reached now, and which nodes host each."""
+        hosts: dict[str, list[int]] = {}
+        infos: dict[str, ClientInfo] = {}
+        for node, description in sorted(self.nodes.items()):
+            for client in description.clients:
+                known = infos.setdefault(client.id, client)
+                if known != client:
+                    raise StrategyError(
+                        f"Two nodes describe the client '{client.id}' differently ({known.num_examples} and "
+                        f"{client.num_examples} examples): give each node a 'client-id' of its own in --node-config."
+                    )
+                hosts.setdefault(client.id, []).append(node)
+        bound = {client: nodes for client, nodes in hosts.items() if len(nodes) < len(self.nodes)}
+        return Population(infos.values(), self.nodes, bound)
+
+    def _read(self, node: int, reply: Message) -> NodeDescription:
+        if reply.has_error() and not self.fingerprint:
+            return NodeDescription((ClientInfo(f"node-{node}", None),))
+        if reply.has_error():
+            raise StrategyError(f"Node {node} did not describe its clients: {reply.error.reason}. {self.advice}")
+        description = NodeDescription.from_content(reply.content)
+        if description.problem:
+            raise StrategyError(f"A node cannot take part: {description.problem}")
+        if self.fingerprint and description.fingerprint != self.fingerprint:
+            raise StrategyError(
+                f"Node {node} runs other code ({description.fingerprint[:12] or 'unknown'} from "
+                f"{description.location or 'an unknown place'}) than this run ({self.fingerprint[:12]} from "
+                f"{self.location}). {self.advice}"
+            )
+        return description
+
+
+def properties_in_common(nodes: Sequence[NodeDescription]) -> dict[str, ConfigRecordValues]:
+    """Return the properties on which all nodes agree; raises StrategyError naming the one on which they do not."""
+    common: dict[str, ConfigRecordValues] = {}
+    for node in nodes:
+        for key, value in node.properties.items():
+            if common.setdefault(key, value) != value:
+                raise StrategyError(f"The nodes disagree on '{key}': one says {common[key]!r}, another {value!r}.")
+    return common

@@ -1,0 +1,146 @@
+"""Understand training replies: from our own mods or from any Flower Message API app, well-meant or not.
+
+A reply becomes an outcome for each client that was asked: an update, a share in an exact sum, or a rejection with its
+reason. Whatever another process sends, reading it raises nothing and allocates no more than was received.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+
+from strategies import wire
+from strategies.admission import Limits, Reason, judge, judge_partial
+from strategies.composition import Codec
+from strategies.errors import LayoutError, StrategyError
+from strategies.fixed_point import FixedPointSum
+from strategies.updates import AnyArray, PartialSum, Update
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """An update that does not count: whose, why, and what is known of it."""
+
+    client: str
+    reason: Reason
+    detail: str = ""
+
+
+Outcome = Update | PartialSum | Rejection
+
+
+@dataclass(frozen=True)
+class Pack:
+    """The header of a reply of our mods: the clients it speaks for and what became of each."""
+
+    summed: bool
+    clients: list[str]
+    reasons: list[str]
+    details: list[str]
+    metrics: list[dict[str, float]]
+
+    @classmethod
+    def of(cls, content: RecordDict, asked: Sequence[str]) -> Pack:
+        """Read the header; raises StrategyError where it is not the answer to what was asked."""
+        record = content[wire.PACK]
+        if not isinstance(record, ConfigRecord) or record.get(wire.VERSION) != wire.WIRE_VERSION:
+            raise StrategyError(f"The reply is not of the wire version {wire.WIRE_VERSION} that this server speaks.")
+        clients = wire.text_list(record, wire.CLIENTS)
+        if sorted(clients) != sorted(asked):
+            raise StrategyError(f"The reply speaks for {len(clients)} clients, but not for exactly those asked.")
+        reasons, details = wire.text_list(record, wire.REASONS), wire.text_list(record, wire.DETAILS)
+        metrics = wire.rows(wire.metrics_of(content), len(clients))
+        if not len(clients) == len(reasons) == len(details):
+            raise StrategyError("The lists of a reply must be as long as its list of clients.")
+        return cls(bool(record.get(wire.SUMMED, False)), clients, reasons, details, metrics)
+
+    def rejections(self) -> Iterator[Rejection]:
+        """Yield the clients that gave no update."""
+        for client, reason, detail in zip(self.clients, self.reasons, self.details, strict=True):
+            if reason:
+                yield Rejection(client, Reason(reason) if reason in set(Reason) else Reason.MALFORMED, detail)
+
+    def accepted(self) -> list[int]:
+        """Return the positions of the clients that gave an update."""
+        return [position for position, reason in enumerate(self.reasons) if not reason]
+
+
+@dataclass(frozen=True)
+class ReplyReader:
+    """Reads the replies to one round's training requests.
+
+    ``weights`` are those the clients started from; ``clip`` is the privacy's bound on an update, applied again after
+    decoding; ``summed`` tells whether the round's rule takes partial sums.
+    """
+
+    weights: wire.GlobalWeights
+    codec: Codec
+    clip: Callable[[Update], Update]
+    limits: Limits
+    summed: bool
+
+    def read(self, reply: Message, asked: Sequence[str]) -> list[Outcome]:
+        """Return what became of each client in ``asked``; never raises for what a client sent."""
+        if reply.has_error():
+            return [Rejection(client, Reason.ERROR, reply.error.reason or "no reason given") for client in asked]
+        try:
+            return list(self._outcomes(reply.content, asked))
+        except LayoutError as error:
+            return [Rejection(client, Reason(error.reason), str(error)) for client in asked]
+        except Exception as error:  # of which kinds a hostile reply can raise, nobody can list
+            return [Rejection(client, Reason.MALFORMED, f"{type(error).__name__}: {error}") for client in asked]
+
+    def _outcomes(self, content: RecordDict, asked: Sequence[str]) -> Iterator[Outcome]:
+        if wire.PACK not in content:
+            yield self._plain(content, asked)
+            return
+        pack = Pack.of(content, asked)
+        yield from pack.rejections()
+        arrays = wire.arrays_of(content, wire.UPDATE)
+        if pack.summed:
+            yield from self._sum(pack, arrays)
+        else:
+            for position in pack.accepted():
+                yield self._single(pack, arrays, position)
+
+    def _plain(self, content: RecordDict, asked: Sequence[str]) -> Outcome:
+        """Read the reply of a stock Flower app: full arrays and the number of examples, of one client."""
+        if len(asked) != 1:
+            raise StrategyError(f"A plain reply speaks for one client, but {len(asked)} were asked.")
+        metrics = wire.scalars(wire.metrics_of(content))
+        local = [wire.decode(array) for array in wire.arrays_of(content, wire.ARRAYS).values()]
+        delta = self.weights.layout.delta(local, self.weights.flat)
+        return self._judged(Update(asked[0], delta, metrics[wire.NUM_EXAMPLES], metrics))
+
+    def _single(self, pack: Pack, arrays: ArrayRecord, position: int) -> Outcome:
+        client, metrics = pack.clients[position], pack.metrics[position]
+        try:
+            payload = _payload(arrays, f"{position}/")
+            delta = self.codec.decode(payload, self.weights.layout.size)
+        except LayoutError as error:
+            return Rejection(client, Reason(error.reason), str(error))
+        return self._judged(Update(client, delta, metrics.get(wire.NUM_EXAMPLES, np.nan), metrics))
+
+    def _sum(self, pack: Pack, arrays: ArrayRecord) -> Iterator[Outcome]:
+        if not self.summed:
+            raise StrategyError("The reply is a sum, but this strategy needs each client's own update.")
+        positions = pack.accepted()
+        total = FixedPointSum.from_arrays(_payload(arrays, ""), self.weights.layout.size)
+        clients = [pack.clients[position] for position in positions]
+        metrics = {client: pack.metrics[position] for client, position in zip(clients, positions, strict=True)}
+        partial = PartialSum(total, dict(zip(clients, total.weights, strict=True)), metrics)
+        reason = judge_partial(partial, self.weights.layout.size, self.limits)
+        yield from [partial] if reason is None else [Rejection(client, reason) for client in clients]
+
+    def _judged(self, update: Update) -> Outcome:
+        update = self.clip(update)
+        reason = judge(update, self.weights.layout.size, self.limits)
+        return update if reason is None else Rejection(update.client, reason)
+
+
+def _payload(arrays: ArrayRecord, prefix: str) -> dict[str, AnyArray]:
+    named: dict[str, Array] = {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
+    return {name: wire.decode(array) for name, array in named.items()}

@@ -1,0 +1,93 @@
+"""The requests of one phase of a round: what is written into each message, and which reply answers for whom."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from flwr.app import ArrayRecord, ConfigRecord, ConfigRecordValues, Message, RecordDict
+from flwr.serverapp import Grid
+
+from strategies import wire
+from strategies.exchange import Exchange
+from strategies.seeding import child_seed
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RequestWriter:
+    """Writes the messages of one kind ("train", "evaluate") of one round; all carry the same record of arrays.
+
+    Each client gets a seed of its own, derived from (run seed, round, client, kind), so that what it does at random
+    does not depend on the others, on the node or on the message it travels in.
+    """
+
+    kind: str
+    round: int
+    seed: int
+    arrays: ArrayRecord
+    settings: Mapping[str, ConfigRecordValues]
+    ttl: float | None = None
+
+    def write(self, node: int, clients: Sequence[str]) -> Message:
+        """Return the message to a node that asks these of its clients."""
+        config: dict[str, ConfigRecordValues] = {
+            **self.settings,
+            wire.ROUND: self.round,
+            wire.CLIENTS: list(clients),
+            wire.SEEDS: [child_seed(self.seed, self.round, client, self.kind) for client in clients],
+        }
+        content = RecordDict({wire.ARRAYS: self.arrays, wire.CONFIG: ConfigRecord(config)})
+        return Message(content, node, self.kind, ttl=self.ttl, group_id=str(self.round))
+
+
+@dataclass
+class Correspondence:
+    """The messages of one phase, which clients each is for, and what they weigh (in bytes, as Flower sends them)."""
+
+    shared: ArrayRecord
+    requests: list[tuple[Message, list[str]]]
+    bytes_down: int = 0
+    bytes_up: int = 0
+    _unanswered: list[str] = field(default_factory=list)
+
+    @property
+    def messages(self) -> list[Message]:
+        """The messages, in the order in which they are sent."""
+        return [message for message, _ in self.requests]
+
+    def exchange(self, grid: Grid, timeout: float) -> Iterator[Message]:
+        """Send the messages and yield the replies as they arrive, for at most ``timeout`` seconds."""
+        if self.requests:
+            down = wire.ByteCounter(self.shared)
+            for message in self.messages:
+                down.add(message)
+            self.bytes_down += down.total
+            yield from Exchange(grid, self.messages, timeout).replies()
+
+    def answered(self, replies: Iterable[Message]) -> Iterator[tuple[Message, list[str]]]:
+        """Yield each reply with the clients it has to speak for; afterwards, `unanswered` names the others.
+
+        A reply to something else, or a second one to the same message, is logged and ignored.
+        """
+        up = wire.ByteCounter()
+        answered: set[str] = set()
+        for reply in replies:
+            up.add(reply)
+            message_id = reply.metadata.reply_to_message_id
+            # Ids are given when the messages are sent, which a lazy iterable of replies does first.
+            asked = {message.metadata.message_id: clients for message, clients in self.requests}.get(message_id)
+            if asked is None or message_id in answered:
+                logger.warning("Ignored a reply that answers no open message of this round")
+                continue
+            answered.add(message_id)
+            yield reply, asked
+        self.bytes_up += up.total
+        open_requests = [clients for message, clients in self.requests if message.metadata.message_id not in answered]
+        self._unanswered = [client for clients in open_requests for client in clients]
+
+    def unanswered(self) -> list[str]:
+        """Return the clients that no reply spoke for."""
+        return self._unanswered

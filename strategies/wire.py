@@ -1,0 +1,201 @@
+"""What lies where in a Flower message: names of records and keys, global weights read once, and sizes as serialized.
+
+Requests and plain replies look as in Flower's own Message API apps: full arrays under ``arrays``, settings under
+``config``, numbers under ``metrics``. Replies of our own mods carry flat updates under ``update`` and say in ``pack``
+which clients they speak for (see ``packing``). Nothing on the wire is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from io import BytesIO
+
+import numpy as np
+import numpy.typing as npt
+from flwr.app import Array, ArrayRecord, ConfigRecord, ConfigRecordValues, Message, MetricRecord, RecordDict
+from flwr.supercore.inflatable.inflatable_object import InflatableObject, no_object_id_recompute
+
+from strategies.admission import Limits
+from strategies.errors import StrategyError
+from strategies.fixed_point import MAX_WEIGHT
+from strategies.layout import LayoutError, ModelLayout
+
+ARRAYS = "arrays"
+CONFIG = "config"
+METRICS = "metrics"
+UPDATE = "update"
+PACK = "pack"
+WIRE_VERSION = 1
+NUMPY_STYPE = "numpy.ndarray"
+
+CLIENTS, CLIENT = "clients", "client"
+SEEDS, SEED = "seeds", "seed"
+ROUND = "round"
+SUMMED = "summed"
+VERSION, REASONS, DETAILS = "version", "reasons", "details"
+
+NUM_EXAMPLES = "num-examples"
+DELTA = "delta"
+
+
+@dataclass(frozen=True)
+class GlobalWeights:
+    """The global model of one message: its layout, its arrays (read-only) and the same as one flat float32 vector."""
+
+    layout: ModelLayout
+    arrays: list[npt.NDArray[np.generic]]
+    flat: npt.NDArray[np.float32]
+
+
+_last_read: tuple[ArrayRecord, GlobalWeights] | None = None
+
+
+def read_weights(record: ArrayRecord) -> GlobalWeights:
+    """Decode the arrays of a request; decoding the same record again costs nothing.
+
+    A packed message trains many clients from one record, and each mod around each of them asks for the weights:
+    so the last record read is remembered (one model per process).
+    """
+    global _last_read
+    if _last_read is not None and _last_read[0] is record:
+        return _last_read[1]
+    arrays = [decode(array) for array in record.values()]
+    layout = ModelLayout.from_arrays(arrays, names=list(record.keys()))
+    weights = GlobalWeights(layout, arrays, layout.flatten(arrays))
+    weights.flat.flags.writeable = False
+    _last_read = (record, weights)
+    return weights
+
+
+def decode(array: Array) -> npt.NDArray[np.generic]:
+    """Read an array sent by another process without copying it; the result is read-only.
+
+    ``Array.numpy`` trusts the header and allocates what it declares before it looks at the data. Here the header must
+    agree with the length of the payload, so that nothing is allocated beyond what was received.
+    Raises LayoutError ("malformed") for any other payload.
+    """
+    if array.stype != NUMPY_STYPE:
+        raise LayoutError("malformed", f"An array has the serialization type '{array.stype}', not '{NUMPY_STYPE}'.")
+    stream = BytesIO(array.data)
+    try:
+        version = np.lib.format.read_magic(stream)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran_order, dtype = read_header(stream)
+    except (ValueError, EOFError) as error:
+        raise LayoutError("malformed", f"An array does not hold NumPy's format: {error}") from error
+    if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(array.data) - stream.tell():
+        raise LayoutError("malformed", f"An array declares {dtype} of shape {shape}, which its payload does not hold.")
+    values = np.frombuffer(array.data, dtype, offset=stream.tell())
+    return values.reshape(shape, order="F" if fortran_order else "C")
+
+
+def limits_record(limits: Limits) -> dict[str, ConfigRecordValues]:
+    """Return the settings that tell a client by which limits to judge what it sums up."""
+    return {f"limit-{field.name}": float(getattr(limits, field.name)) for field in fields(Limits)}
+
+
+def limits_of(config: ConfigRecord) -> Limits:
+    """Read what `limits_record` wrote; where the server set no limits, there are none but those of the sum itself."""
+    given = {field.name: config.get(f"limit-{field.name}") for field in fields(Limits)}
+    values = {name: float(value) for name, value in given.items() if isinstance(value, int | float)}
+    return Limits(**{"max_weight": MAX_WEIGHT, **values})
+
+
+def array_record(arrays: Mapping[str, npt.NDArray[np.generic]]) -> ArrayRecord:
+    """Put named arrays into a record, C-contiguous: NumPy's format would otherwise store them in Fortran order."""
+    return ArrayRecord({name: Array(np.ascontiguousarray(array)) for name, array in arrays.items()})
+
+
+def config_of(message: Message) -> ConfigRecord:
+    """Return the settings of a request, an empty record where it has none."""
+    record = message.content.get(CONFIG)
+    return record if isinstance(record, ConfigRecord) else ConfigRecord()
+
+
+def text_list(record: ConfigRecord, key: str) -> list[str]:
+    """Read a list of strings, as sent by another process: anything else is malformed."""
+    values = record.get(key)
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise StrategyError(
+            f"The key '{key}' of a message must hold a list of strings, but holds {type(values).__name__}."
+        )
+    return [str(value) for value in values]
+
+
+def int_list(record: ConfigRecord, key: str) -> list[int]:
+    """Read a list of whole numbers, as sent by another process: anything else is malformed."""
+    values = record.get(key)
+    if not isinstance(values, list) or not all(isinstance(value, int) for value in values):
+        raise StrategyError(
+            f"The key '{key}' of a message must hold a list of integers, but holds {type(values).__name__}."
+        )
+    return [int(value) for value in values]
+
+
+def arrays_of(content: RecordDict, key: str) -> ArrayRecord:
+    """Return an array record of a message, sent by another process: a missing one is malformed."""
+    record = content.get(key)
+    if not isinstance(record, ArrayRecord):
+        raise StrategyError(f"The message has no arrays under '{key}'.")
+    return record
+
+
+def metrics_of(content: RecordDict) -> MetricRecord:
+    """Return the metrics of a message, sent by another process: a missing record is malformed."""
+    record = content.get(METRICS)
+    if not isinstance(record, MetricRecord):
+        raise StrategyError(f"The message has no metrics under '{METRICS}'.")
+    return record
+
+
+def columns(rows: Sequence[Mapping[str, float]]) -> MetricRecord:
+    """Turn one mapping of metrics per client into one list per metric; NaN where a client lacks one."""
+    names = sorted({name for row in rows for name in row})
+    return MetricRecord({name: [float(row.get(name, float("nan"))) for row in rows] for name in names})
+
+
+def rows(record: MetricRecord, count: int) -> list[dict[str, float]]:
+    """Turn one list per metric into one mapping per client: the inverse of `columns`, for what another process sent."""
+    for name, values in record.items():
+        if not isinstance(values, list) or len(values) != count:
+            raise StrategyError(
+                f"The metric '{name}' of a reply for {count} clients must be a list of as many numbers."
+            )
+    lists = {name: values for name, values in record.items() if isinstance(values, list)}
+    return [{name: float(values[position]) for name, values in lists.items()} for position in range(count)]
+
+
+def scalars(record: MetricRecord) -> dict[str, float]:
+    """Return the metrics that are single numbers; a client may send lists too, which no rule here uses."""
+    return {name: float(value) for name, value in record.items() if isinstance(value, int | float)}
+
+
+class ByteCounter:
+    """Counts bytes of messages as Flower serializes and sends them.
+
+    Flower sends a message as a tree of objects named by their SHA-256, equal ones once; every node fetches all objects
+    of its message. ``shared`` is the record that many messages of the round carry: it is hashed once.
+    """
+
+    def __init__(self, shared: ArrayRecord | None = None) -> None:
+        self._shared = shared
+        self._shared_sizes: dict[str, int] | None = None
+        self.total = 0
+
+    def add(self, message: Message) -> None:
+        """Add the size of one message to ``total``."""
+        with no_object_id_recompute():
+            self.total += sum(self._sizes(message).values())
+
+    def _sizes(self, obj: InflatableObject) -> dict[str, int]:
+        if obj is self._shared and self._shared_sizes is not None:
+            return self._shared_sizes
+        sizes: dict[str, int] = {}
+        for child in (obj.children or {}).values():
+            sizes.update(self._sizes(child))
+        sizes[obj.object_id] = len(obj.deflate())
+        if obj is self._shared:
+            self._shared_sizes = sizes
+        return sizes
