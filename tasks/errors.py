@@ -1,4 +1,6 @@
-"""The error that answers a user's mistake about data, model or training."""
+"""The error of everything a user can get wrong about data, models and training."""
+
+from __future__ import annotations
 
 
 class TaskError(ValueError):
