@@ -14,7 +14,8 @@ from app.units import percent
 from strategies.records import WORST_SHARE
 
 WIDE = (564.0, 300.0)
-FULL = (1150.0, 420.0)
+FULL_WIDTH = 1150.0
+MAX_HEIGHT = 420.0
 MAX_ROWS = 200
 _NAMED_ROWS = 30
 _LABEL_LENGTH = 14
@@ -88,7 +89,7 @@ def label_chart(name: str, population: Population | None) -> Chart | None:
     counts, labels, caption = heat_rows(population)
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
-    with drawing(name, *FULL) as canvas:
+    with drawing(name, FULL_WIDTH, min(MAX_HEIGHT, 100.0 + 24.0 * len(counts))) as canvas:
         canvas.axes.remove()
         heat, sizes = canvas.figure.subplots(1, 2, sharey=True, width_ratios=[5, 1])
         # One colour of growing opacity: full cells stand out on a light page and on a dark one.

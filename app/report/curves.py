@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from app.report.figure import INK, ROUND_STEPS, Chart, Key, drawing, line_style, series_colour, series_dash
 from app.report.reading import Run
-from app.report.series import Curve, Measure, Over, curve, of, smoothed
+from app.report.series import Curve, Measure, Over, bin_size, curve, of, smoothed
 from app.units import human_seconds, percent
 
 SMALL = (372.0, 250.0)
@@ -62,13 +62,13 @@ def line_chart(name: str, title: str, lines: Sequence[Line], over: Over, unit: U
 
 
 def smoothed_chart(name: str, title: str, lines: Sequence[Line], unit: Unit) -> Chart | None:
-    """Draw what jumps from round to round, such as participation: each curve as the means of at most 60 bins."""
-    curves = [smoothed(curve(line.run, line.measure), SMOOTHED_POINTS) for line in lines]
-    chart = _chart(name, title, lines, curves, "rounds", unit, WIDE)
-    longest = max((len(curve(line.run, line.measure)) for line in lines), default=0)
-    if chart is None or longest <= SMOOTHED_POINTS:
+    """Draw what jumps from round to round, such as participation: means of bins, at most 60 on the longest curve."""
+    curves = [curve(line.run, line.measure) for line in lines]
+    size = bin_size(max(map(len, curves), default=0), SMOOTHED_POINTS)
+    chart = _chart(name, title, lines, [smoothed(points, size) for points in curves], "rounds", unit, WIDE)
+    if chart is None or size == 1:
         return chart
-    return replace(chart, caption=f"Smoothed: means over at most {-(-longest // SMOOTHED_POINTS)} rounds.")
+    return replace(chart, caption=f"Each point is the mean of {size} rounds.")
 
 
 def _chart(

@@ -65,13 +65,15 @@ PAGE = """\
 <h2>Data</h2>
 <p class="lead">Who holds what: the stronger a cell, the larger the label's share of the client's examples.</p>
 {% if view.labels %}<div class="one">{{ chart_card(view.labels) }}</div>{% endif %}
+{% if view.groups %}<div class="two row">
 {% for title, rows in view.groups %}
-<div class="card row scroll"><table>
+<div class="card scroll"><table>
 <thead><tr><th>{{ title }}</th><th>clients</th><th>training examples</th></tr></thead>
 <tbody>
 {% for row in rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>{% endfor %}
 </tbody></table></div>
 {% endfor %}
+</div>{% endif %}
 {% endif %}
 {% if view.rounds %}
 <h2>Participation and time</h2>

@@ -73,18 +73,22 @@ class Bars:
 def bars(rounds: tuple[Round, ...], values: np.ndarray, limit: int = MAX_BARS) -> Bars:
     """Put the rounds in at most ``limit`` bins of one size, the last one the rest. ``values`` is [series, rounds]."""
     numbers = np.array([record.number for record in rounds], dtype=np.float64)
-    size, means = _bin_means(np.vstack([numbers, values]), limit)
+    size = bin_size(len(rounds), limit)
+    means = _bin_means(np.vstack([numbers, values]), size)
     return Bars(means[0], means[1:], size)
 
 
-def smoothed(points: Curve, limit: int) -> Curve:
-    """Return the curve as the means of at most ``limit`` bins of neighbours."""
-    _, means = _bin_means(np.stack([points.x, points.y]), limit)
-    return Curve(means[0], means[1])
+def bin_size(count: int, limit: int) -> int:
+    """Return how many neighbours share a bin so that there are at most ``limit`` bins."""
+    return max(1, -(-count // limit))
 
 
-def _bin_means(rows: np.ndarray, limit: int) -> tuple[int, np.ndarray]:
-    count = rows.shape[1]
-    size = max(1, -(-count // limit))
-    starts = np.arange(0, count, size)
-    return size, np.add.reduceat(rows, starts, axis=1) / np.diff(np.append(starts, count))
+def smoothed(points: Curve, size: int) -> Curve:
+    """Return the curve as the means of bins of ``size`` neighbours."""
+    x, y = _bin_means(np.stack([points.x, points.y]), size)
+    return Curve(x, y)
+
+
+def _bin_means(rows: np.ndarray, size: int) -> np.ndarray:
+    starts = np.arange(0, rows.shape[1], size)
+    return np.add.reduceat(rows, starts, axis=1) / np.diff(np.append(starts, rows.shape[1]))
