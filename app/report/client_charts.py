@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
-from app.report.figure import ROUND_STEPS, SERIES, Chart, Key, drawing
+from app.report.figure import PER_CENT, ROUND_STEPS, SERIES, Chart, Key, drawing
 from app.report.reading import Population, Run
-from app.report.series import curve, of
 from app.units import percent
 from strategies.records import WORST_SHARE
 
@@ -29,18 +27,19 @@ def fan_chart(name: str, run: Run) -> Chart | None:
         return None
     x = np.array([record.number for record in evaluated], dtype=np.float64)
     deciles = np.array([record.deciles for record in evaluated]).T
+    worst = np.array([(record.federated or {}).get("accuracy-worst-10", np.nan) for record in evaluated])
     if len(x) == 1:
-        x, deciles = np.array([x[0] - 0.4, x[0] + 0.4]), np.repeat(deciles, 2, axis=1)
+        x = np.array([x[0] - 0.4, x[0] + 0.4])
+        deciles, worst = np.repeat(deciles, 2, axis=1), np.repeat(worst, 2)
     with drawing(name, *WIDE) as canvas:
         axes = canvas.axes
         for low, opacity in enumerate((0.10, 0.13, 0.17, 0.21, 0.26)):
             axes.fill_between(x, deciles[low], deciles[10 - low], color=SERIES[0], alpha=opacity, linewidth=0)
         axes.plot(x, deciles[5], color=SERIES[0])
-        worst = curve(run, of("federated", "accuracy-worst-10"))
-        axes.plot(worst.x, worst.y, color=SERIES[1], marker="o" if len(worst) <= 40 else "", markersize=3.5)
+        axes.plot(x, worst, color=SERIES[1])
         axes.set_xlabel("round")
-        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=ROUND_STEPS))
-        _share_axis(axes, "y")
+        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=ROUND_STEPS, min_n_ticks=1))
+        axes.yaxis.set_major_formatter(PER_CENT)
         axes.set_ylim(
             max(0.0, np.nanmin(deciles, initial=1.0) - 0.03), min(1.0, np.nanmax(deciles, initial=0.0) + 0.03)
         )
@@ -73,7 +72,7 @@ def histogram_chart(name: str, run: Run) -> Chart | None:
         axes.grid(axis="x", visible=False)
         axes.set_xlim(0, 1)
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-        _share_axis(axes, "x")
+        axes.xaxis.set_major_formatter(PER_CENT)
     alt = (
         f"Histogram of the accuracy of {len(accuracies)} clients in round {last.number}: lowest "
         f"{percent(accuracies[0])}, median {percent(float(np.median(accuracies)))}, highest {percent(accuracies[-1])}."
@@ -137,11 +136,6 @@ def _labels_in_words(counts: np.ndarray) -> str:
         f"Heat map of {counts.shape[1]} labels on {len(counts)} clients: a client holds {held.min()} to {held.max()} "
         f"labels (median {np.median(held):g}) and {totals.min()} to {totals.max()} training examples."
     )
-
-
-def _share_axis(axes: Axes, which: str) -> None:
-    axis = axes.yaxis if which == "y" else axes.xaxis
-    axis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
 
 
 def _short(client: str) -> str:

@@ -9,9 +9,9 @@ from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from app.report.figure import INK, ROUND_STEPS, Chart, Key, drawing, line_style, series_colour, series_dash
+from app.report.figure import INK, PER_CENT, ROUND_STEPS, Chart, Key, drawing, line_style, series_colour, series_dash
 from app.report.reading import Run
 from app.report.series import Curve, Measure, Over, bin_size, curve, of, smoothed
 from app.units import human_seconds, percent
@@ -87,7 +87,7 @@ def _chart(
     with drawing(name, *size) as canvas:
         axes = canvas.axes
         axes.set_xlabel(label)
-        axes.xaxis.set_major_locator(MaxNLocator(7, integer=over == "rounds", steps=ROUND_STEPS))
+        axes.xaxis.set_major_locator(MaxNLocator(7, integer=over == "rounds", steps=ROUND_STEPS, min_n_ticks=1))
         for line, points in zip(lines, curves, strict=True):
             _draw(axes, line.key, points)
         finite = np.concatenate([points.y[np.isfinite(points.y)] for points in curves])
@@ -111,7 +111,7 @@ def _draw(axes: Axes, key: Key, points: Curve) -> None:
     marker = "o" if len(points) <= MARKED_POINTS else ""
     axes.plot(
         points.x, np.where(np.isfinite(points.y), points.y, np.nan), color=key.colour, ls=line_style(key.dash),
-        marker=marker, markersize=3.5, markeredgewidth=0, clip_on=False,
+        marker=marker, markersize=6 if len(points) == 1 else 3.5, markeredgewidth=0, clip_on=False,
     )  # fmt: skip
 
 
@@ -123,10 +123,11 @@ def _scale_y(axes: Axes, finite: np.ndarray, unit: Unit) -> None:
         low, high = float(finite.min()), float(finite.max())
         pad = max(0.02, 0.06 * (high - low))
         axes.set_ylim(max(0.0, low - pad), max(low + 0.05, min(1.0, high + pad)))
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None, symbol=" %"))
+        axes.yaxis.set_major_formatter(PER_CENT)
         axes.yaxis.set_major_locator(MaxNLocator(5))
     elif finite.min() > 0 and finite.max() / max(finite.min(), 1e-300) > _LOG_RATIO:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     else:
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.set_ylim(bottom=min(0.0, float(finite.min())))

@@ -17,6 +17,7 @@ import matplotlib as mpl
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 INK, MUTED, GRID, AXIS = "#3d3c3a", "#6f6e69", "#e5e4de", "#c3c2b7"
 SERIES = ("#2a78d6", "#eb6834", "#1baf7a", "#eda100", "#d8619a", "#6a5acd", "#7c8a1c", "#d03b3b")
@@ -29,6 +30,8 @@ VARIABLES = {
     AXIS: "--axis",
     **{colour: f"--series-{position}" for position, colour in enumerate(SERIES, start=1)},
 }
+
+PER_CENT = FuncFormatter(lambda share, _: f"{100 * share:.4g} %")
 
 _PIXELS_PER_INCH = 72
 _STYLE: Any = {

@@ -74,7 +74,7 @@ def _stacked(name: str, title: str, alt: str, keys: Sequence[Key], data: Bars, u
         axes.set_xlabel("round")
         axes.set_ylabel(unit)
         axes.grid(axis="x", visible=False)
-        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=ROUND_STEPS))
+        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=ROUND_STEPS, min_n_ticks=1))
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=unit == "clients"))
         axes.set_xlim(data.x[0] - 0.6 * data.size, data.x[-1] + 0.6 * data.size)
     return Chart(title, alt, canvas.svg, tuple(keys), data.caption)

@@ -255,7 +255,10 @@ def test_losses_of_any_size_are_drawn(tmp_path: Path) -> None:
     only_positive = read_run(
         make_run(tmp_path, [record(n + 1, central={"loss": loss}) for n, loss in enumerate([1e-3, 1.0, 1e30])]).path
     )
-    assert line_chart("loss", "Loss", learning_lines(only_positive, "loss"), "rounds", "loss") is not None
+    chart = line_chart("loss", "Loss", learning_lines(only_positive, "loss"), "rounds", "loss")
+    assert chart is not None
+    assert re.search(r">1e\+\d\d<", chart.svg)
+    assert "mathdefault" not in chart.svg
 
 
 def test_a_page_of_one_round_with_one_client(tmp_path: Path) -> None:
