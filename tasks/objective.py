@@ -1,0 +1,66 @@
+"""What local training minimises and what evaluation reports: loss and accuracy, example by example."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import keras
+import tensorflow as tf
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Cross-entropy over a model's outputs.
+
+    ``kind`` "binary" is for models with one output per example, "categorical" for one output per class;
+    ``from_logits`` is False where the outputs are probabilities. Hashable: one compiled function per objective.
+    """
+
+    kind: Literal["binary", "categorical"]
+    from_logits: bool = True
+
+    def losses(self, y: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+        """Cross-entropy of each example, float32 [batch]; y is int32 [batch], outputs float [batch, 1 or classes]."""
+        if self.kind == "binary":
+            y = tf.cast(y, outputs.dtype)[:, tf.newaxis]
+            losses = keras.losses.binary_crossentropy(y, outputs, from_logits=self.from_logits)
+        else:
+            losses = keras.losses.sparse_categorical_crossentropy(y, outputs, from_logits=self.from_logits)
+        return tf.cast(losses, tf.float32)
+
+    def hits(self, y: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+        """1 where the example is classified rightly, else 0: float32 [batch]."""
+        if self.kind == "binary":
+            predictions = tf.cast(outputs[:, 0] > (0.0 if self.from_logits else 0.5), y.dtype)
+        else:
+            predictions = tf.argmax(outputs, axis=-1, output_type=y.dtype)
+        return tf.cast(predictions == y, tf.float32)
+
+    def value(self, losses: tf.Tensor, variables: Sequence[tf.Variable], start: Sequence[tf.Tensor]) -> tf.Tensor:
+        """What one step minimises, a scalar: the mean of the batch's losses.
+
+        ``variables`` are the trainable weights and ``start`` their values at the beginning of the local training; terms
+        that tie a client to the global model (a proximal term) are added here. Called under the gradient tape.
+        """
+        return tf.reduce_mean(losses)
+
+
+def objective_for(model: keras.Model, num_outputs: int) -> Objective:
+    """Derive the objective from a built model and its number of outputs per example.
+
+    The outputs are probabilities where the last layer is or ends in a softmax or sigmoid. A subclassed model does not
+    say what its last layer is: its outputs are taken for logits.
+    """
+    return Objective("binary" if num_outputs == 1 else "categorical", from_logits=not _ends_in_probabilities(model))
+
+
+def _ends_in_probabilities(model: keras.Model) -> bool:
+    if not getattr(model, "inputs", None):  # neither Sequential nor functional
+        return False
+    last = model.layers[-1]
+    if isinstance(last, keras.Model):
+        return _ends_in_probabilities(last)
+    activation = getattr(last, "activation", None)
+    return isinstance(last, keras.layers.Softmax) or getattr(activation, "__name__", "") in ("softmax", "sigmoid")

@@ -1,0 +1,224 @@
+"""Local training and evaluation of one client: plain arrays in, plain arrays and numbers out."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import tensorflow as tf
+
+from tasks.batches import batch_order
+from tasks.compiled import CompiledModel
+from tasks.data import ClientData, Examples
+from tasks.errors import TaskError
+from tasks.models import build_model, check_fit
+from tasks.objective import objective_for
+from tasks.optimizers import make_optimizer
+
+EVALUATION_BATCH_SIZE = 500
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LocalTraining:
+    """How a client trains. The learning rate comes with each call, so that it can follow a schedule over the rounds.
+
+    ``steps`` > 0 means exactly so many steps, through as many epochs as that takes; 0 means ``epochs`` epochs. Clients
+    with fewer than ``full_training_examples`` examples do proportionally fewer epochs (or steps), at least one.
+    """
+
+    batch_size: int
+    epochs: int = 1
+    steps: int = 0
+    optimizer: str = "sgd"
+    optimizer_args: str = ""
+    full_training_examples: int = 0
+
+    def __post_init__(self) -> None:
+        for key, value, least in (
+            ("batch-size", self.batch_size, 1),
+            ("local-epochs", self.epochs, 1),
+            ("local-steps", self.steps, 0),
+            ("full-training-examples", self.full_training_examples, 0),
+        ):
+            if value < least:
+                raise TaskError(f"{key}={value} is too small: it must be at least {least}.")
+
+    def steps_for(self, num_examples: int) -> int:
+        """Return how many steps a client with so many examples does."""
+        share = min(1.0, num_examples / self.full_training_examples) if self.full_training_examples else 1.0
+        if self.steps:
+            return max(1, round(self.steps * share))
+        return max(1, round(self.epochs * share)) * math.ceil(num_examples / self.batch_size)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a client hands back: its weights in wire order, its number of examples, and how training went.
+
+    ``loss`` and ``accuracy`` are means over the examples as they were seen, in training mode and while the weights
+    moved; the loss is the data's alone, without regularisation. Training that diverged gives non-finite numbers and no
+    error.
+    """
+
+    weights: list[np.ndarray]
+    num_examples: int
+    loss: float
+    accuracy: float
+    steps: int
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """Mean loss and accuracy over the examples; both are NaN where there are none."""
+
+    num_examples: int
+    loss: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Trains and evaluates one model.
+
+    A result depends on the arguments alone, never on what the process did before. Trainers that differ only in epochs,
+    steps or batch size share compiled functions. May be used from several threads.
+    """
+
+    compiled: CompiledModel
+    training: LocalTraining
+    num_classes: int
+
+    def train(self, weights: Sequence[np.ndarray], data: ClientData, learning_rate: float, seed: int) -> TrainResult:
+        """Train from the weights (wire order: ``model.weights``) on the client's data; the arguments stay as they are.
+
+        ``seed`` (at least 0) decides the order of the examples and the dropout masks. Raises `TaskError` for data or
+        weights that do not fit the model.
+        """
+        if len(data) == 0:
+            raise TaskError("A client without training examples cannot train: raise min-client-examples.")
+        steps = self.training.steps_for(len(data))
+        start = (self._checked(weights), np.float32(learning_rate), self.compiled.seeds(seed))
+        batch_size = self.training.batch_size
+        with self.compiled.lock:
+            if isinstance(data, Examples):
+                x, y = self._arrays(data)
+                trained, sums = self.compiled.train_examples(
+                    *start, x, y, *batch_order(len(y), batch_size, steps, seed)
+                )
+            else:
+                epochs = math.ceil(steps / math.ceil(len(data) / batch_size))
+                stream = data.batches(batch_size, seed=seed, epochs=epochs)
+                trained, sums = _read(data, lambda: self.compiled.train_stream(*start, stream, np.int32(steps)))
+        loss, accuracy, _ = _means(sums)
+        return TrainResult([w.numpy() for w in trained], len(data), loss, accuracy, steps)
+
+    def evaluate(self, weights: Sequence[np.ndarray], data: ClientData) -> EvalResult:
+        """Evaluate the weights on the data, in batches of `EVALUATION_BATCH_SIZE`; raises as `train` does."""
+        if len(data) == 0:
+            return EvalResult(0, math.nan, math.nan)
+        checked, size = self._checked(weights), EVALUATION_BATCH_SIZE
+        with self.compiled.lock:
+            if isinstance(data, Examples):
+                sums = self.compiled.evaluate_examples(checked, *self._arrays(data), np.int32(size))
+            else:
+                stream, steps = data.batches(size, seed=None, epochs=1), np.int32(math.ceil(len(data) / size))
+                sums = _read(data, lambda: self.compiled.evaluate_stream(checked, stream, steps))
+        loss, accuracy, seen = _means(sums)
+        if seen != len(data):
+            raise TaskError(_ended(len(data)))
+        return EvalResult(seen, loss, accuracy)
+
+    def _checked(self, weights: Sequence[np.ndarray]) -> list[np.ndarray]:
+        own = self.compiled.model.weights
+        if [np.shape(w) for w in weights] != [tuple(w.shape) for w in own]:
+            raise TaskError(
+                f"Weights and model of different shapes: {len(weights)} arrays came, and the model has {len(own)}, "
+                f"{sum(w.shape.num_elements() for w in own)} numbers in all: server and client must use the same model."
+            )
+        return [np.asarray(value, dtype=w.dtype) for value, w in zip(weights, own, strict=True)]
+
+    def _arrays(self, data: Examples) -> tuple[np.ndarray, np.ndarray]:
+        shape = self.compiled.input_shape
+        if data.x.shape[1:] != shape:
+            raise TaskError(
+                f"Model and data of different shapes: the model takes inputs of shape {shape}, and the client's "
+                f"examples have shape {data.x.shape[1:]}: change model or dataset."
+            )
+        low, high = int(data.y.min()), int(data.y.max())
+        if low < 0 or high >= self.num_classes:
+            raise TaskError(
+                f"Labels out of range: the model has classes 0 to {self.num_classes - 1}, and the client's labels go "
+                f"from {low} to {high}: correct the labels, or change the model."
+            )
+        return np.asarray(data.x, np.float32), np.asarray(data.y, np.int32)
+
+
+Outcome = TypeVar("Outcome")
+
+
+def _read(stream: ClientData, call: Callable[[], Outcome]) -> Outcome:
+    """Make the call that reads the stream; TensorFlow's errors about its content become sentences."""
+    try:
+        return call()
+    except tf.errors.OutOfRangeError as error:
+        raise TaskError(_ended(len(stream))) from error
+    except (tf.errors.InvalidArgumentError, tf.errors.DataLossError, TypeError) as error:
+        last = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        raise TaskError(
+            f"A stream of examples does not fit the model or is corrupt ({last}): check shapes and labels of its files."
+        ) from error
+
+
+def _ended(announced: int) -> str:
+    return f"A stream of examples ended before the {announced} that it announced: rewrite the client's files."
+
+
+def _means(sums: tf.Tensor) -> tuple[float, float, int]:
+    loss, hits, seen = sums.numpy().tolist()
+    return loss / seen, hits / seen, int(seen)
+
+
+def trainer(model: str, input_shape: tuple[int, ...], num_classes: int, training: LocalTraining) -> Trainer:
+    """Return the trainer of a model by name; its compiled functions are kept and shared within the process.
+
+    Raises `TaskError` where model, data shape and optimizer do not go together.
+    """
+    compiled = _compiled(model, tuple(input_shape), num_classes, training.optimizer, training.optimizer_args)
+    return Trainer(compiled, training, num_classes)
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(
+    name: str, input_shape: tuple[int, ...], num_classes: int, optimizer: str, optimizer_args: str
+) -> CompiledModel:
+    model = build_model(name, input_shape, num_classes, seed=0)  # its values do not matter: every call assigns weights
+    num_outputs = check_fit(model, name, input_shape, num_classes)
+    objective = objective_for(model, num_outputs)
+    return CompiledModel(model, input_shape, make_optimizer(optimizer, optimizer_args), objective)
+
+
+def use_one_thread() -> bool:
+    """Make TensorFlow compute with one thread, and take GPU memory as it is needed; return whether this took effect.
+
+    Call it before anything computes: once TensorFlow's runtime is up its threads cannot be changed. Then a warning is
+    logged and False returned, unless it already has one thread. With one thread sums are added in one order, so
+    results are equal to the bit whatever the number of workers; and workers do not take each other's cores.
+    """
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+        for gpu in tf.config.list_physical_devices("GPU"):
+            tf.config.experimental.set_memory_growth(gpu, True)
+    except RuntimeError as error:  # the runtime is up
+        threads = tf.config.threading
+        if (threads.get_intra_op_parallelism_threads(), threads.get_inter_op_parallelism_threads()) == (1, 1):
+            return True
+        _log.warning("TensorFlow keeps its threads, because it was in use before use_one_thread(): %s", error)
+        return False
+    return True
