@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
 
-from app.config_sentences import one_of, refusals, unknown_key
+from app.config_sentences import allowed, one_of, refusals, unknown_key
 from app.contradictions import contradictions
 from app.errors import ConfigError
 
@@ -26,6 +27,8 @@ OPTIMIZERS = (
     *("rmsprop", "schedulefreeadamw", "sgd"),
 )
 
+_OTHER_DATA = "npz:PATH, tfrecord:DIR or module:function"
+_OTHER_MODEL = "module:function"
 _OBJECT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _ARGUMENTS = re.compile(r"(\s*[A-Za-z_]\w*\s*=[^,=]+(,\s*[A-Za-z_]\w*\s*=[^,=]+)*)?")
 _FILE_NAME = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,99})?")
@@ -131,12 +134,12 @@ class RunConfig(BaseModel):
         for prefix in DATASET_PREFIXES:
             if value.startswith(prefix):
                 return _matching(value, re.compile(r"[^:]+:.+"), f"{prefix}... with something after the colon")
-        return _known(value, DATASETS, "npz:PATH, tfrecord:DIR or module:function")
+        return _known(value, DATASETS, _OTHER_DATA)
 
     @field_validator("model")
     @classmethod
     def _model_is_known(cls, value: str) -> str:
-        return _known(value, MODELS, "module:function")
+        return _known(value, MODELS, _OTHER_MODEL)
 
     @field_validator("client_optimizer")
     @classmethod
@@ -170,7 +173,7 @@ class RunConfig(BaseModel):
 
         Raises ConfigError: one sentence, on a line of its own, for every mistake.
         """
-        keys = cls.keys()
+        keys = cls.key_names()
         unknown = [unknown_key(key, keys) for key in values if key not in keys]
         try:
             config = cls.model_validate({key: value for key, value in values.items() if key in keys})
@@ -185,9 +188,25 @@ class RunConfig(BaseModel):
         return self.model_dump(by_alias=True)
 
     @classmethod
-    def keys(cls) -> tuple[str, ...]:
+    def key_names(cls) -> tuple[str, ...]:
         """Return all keys, in the order of the table."""
         return tuple(field.alias or name for name, field in cls.model_fields.items())
+
+
+def section_of(field: FieldInfo) -> str:
+    """Return the title under which a key is listed."""
+    extra = field.json_schema_extra
+    return str(extra["section"]) if isinstance(extra, dict) else ""
+
+
+def allowed_values(field: FieldInfo) -> str:
+    """Say what a key allows, with the names of data sets, models and optimizers."""
+    named = {
+        "dataset": one_of(DATASETS, _OTHER_DATA),
+        "model": one_of(MODELS, _OTHER_MODEL),
+        "client-optimizer": one_of(OPTIMIZERS),
+    }
+    return named.get(field.alias or "") or allowed(field)
 
 
 def _refuse(must_be: str) -> str:

@@ -26,8 +26,8 @@ def unknown_key(key: str, keys: Sequence[str]) -> str:
     return f"There is no key '{key}'{hint}"
 
 
-def one_of(names: Sequence[str], otherwise: str = "", *, given: str) -> str:
-    """Name the allowed values, and the closest one to what was given."""
+def one_of(names: Sequence[str], otherwise: str = "", *, given: str = "") -> str:
+    """Name the allowed values, and the closest one to what was given, if anything was."""
     listed = ", ".join(names) if len(names) > 1 else f"'{names[0]}'"
     allowed = f"one of {listed}" if len(names) > 1 else listed
     return allowed + (f", or {otherwise}" if otherwise else "") + did_you_mean(given, names)

@@ -7,3 +7,11 @@ class UserError(Exception):
 
 class ConfigError(UserError):
     """A run config with unknown keys, values out of bounds or keys that contradict each other."""
+
+
+class RunRefused(UserError):  # noqa: N818 - says what happened, as a log shows it
+    """Raised by the ServerApp for a user's mistake that only shows when the run has started.
+
+    The message becomes the run's end in ``flwr ls``, and ``fedkeras run`` hides the traceback (app/log_filter.py).
+    Raise it, and do not call ``sys.exit``: Flower swallows that and the run ends as completed.
+    """

@@ -1,0 +1,183 @@
+"""``fedkeras run``: `flwr run` done right. Right environment, checked config, a clean log, and the run's true end.
+
+What is worked around, all of it in Flower 1.41: `flwr run --stream` exits 0 when the run failed; the SuperLink that it
+starts installs the app's dependencies for every run, and lets its own directory shadow the app's packages; a simulation
+gets 2 nodes with 2 CPUs each whatever the machine.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from app.config import RunConfig, Value
+from app.errors import UserError
+from app.flower_commands import call, flwr, run_status, start
+from app.log_filter import LogFilter
+from app.machine import usable_cores
+from app.overrides import merged_config, with_absolute_paths
+from app.superlink import Connection, check_running_superlink, find_connection
+
+COMPLETED = "finished:completed"
+INTERRUPTED = 130
+STATUS_TRIES = 15
+STATUS_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was typed: connection, ``-c`` arguments in their order, workers (None = choose), GPUs for all of them."""
+
+    connection: str | None = None
+    overrides: tuple[str, ...] = ()
+    workers: int | None = None
+    gpus: float = 0.0
+    verbose: bool = False
+    folder: Path = field(default_factory=Path.cwd)
+
+
+def run(request: Request, show: Callable[[str], None]) -> int:
+    """Start the run, show its log line by line, and return the exit code: 0 completed, 1 not, 130 interrupted.
+
+    Raises UserError for anything that can be known to be wrong before the run starts.
+    """
+    project = project_folder()
+    config = merged_config(request.overrides, project, request.folder)
+    connection = find_connection(request.connection)
+    if connection.managed:
+        check_running_superlink(project)
+        config = with_absolute_paths(config, request.folder)
+    with tempfile.TemporaryDirectory(prefix="fedkeras-") as folder:
+        file = Path(folder) / "run-config.toml"
+        file.write_text(as_toml(config.to_run_config()), encoding="utf-8")
+        command = [flwr(), "run", str(project), connection.name, "--run-config", str(file), "--stream"]
+        return _Stream(connection, request.verbose, show).follow(
+            command + federation_arguments(request, config, connection)
+        )
+
+
+def project_folder() -> Path:
+    """Return the folder that holds pyproject.toml and the packages: what Flower bundles and sends."""
+    folder = Path(__file__).resolve().parents[1]
+    if not (folder / "pyproject.toml").is_file():
+        raise UserError(
+            f"{folder} has no pyproject.toml for Flower to bundle: run fedkeras from a clone of its repository."
+        )
+    return folder
+
+
+def federation_arguments(request: Request, config: RunConfig, connection: Connection) -> list[str]:
+    """Return what makes Flower simulate one node, with one core, for every worker; nothing for other SuperLinks."""
+    if not connection.managed:
+        if request.workers is not None or request.gpus:
+            raise UserError(
+                f"The options --workers and --gpus are for simulations on this machine, but '{connection.name}' is a "
+                "SuperLink with nodes of its own: leave them out."
+            )
+        return []
+    workers = request.workers or _default_workers(config)
+    if workers < config.min_nodes:
+        raise UserError(
+            f"--workers is {workers}, but 'min-nodes' is {config.min_nodes}: a worker is a node; change one."
+        )
+    settings: dict[str, Value] = {
+        "num-supernodes": workers,
+        "client-resources-num-cpus": 1,
+        "client-resources-num-gpus": round(request.gpus / workers, 4),
+        "init-args-num-cpus": workers,
+        "init-args-log-to-driver": request.verbose,
+    }
+    return ["--federation-config", " ".join(f"{key}={json.dumps(value)}" for key, value in settings.items())]
+
+
+def _default_workers(config: RunConfig) -> int:
+    cohort = config.clients_per_round or config.num_clients
+    return max(min(usable_cores(), cohort), config.min_nodes)
+
+
+def as_toml(values: Mapping[str, Value]) -> str:
+    """Write flat values as TOML; JSON's scalars are TOML's."""
+    return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items())
+
+
+class _Stream:
+    """Follows one run: its log, an interruption by the user, and how it ended."""
+
+    def __init__(self, connection: Connection, verbose: bool, show: Callable[[str], None]) -> None:
+        self._connection = connection
+        self._filter = LogFilter()
+        self._verbose = verbose
+        self._show = show
+
+    def follow(self, command: list[str]) -> int:
+        process = start(command)
+        try:
+            self._read(process)
+            returned = process.wait()
+            return self._conclude(returned)
+        except KeyboardInterrupt:
+            return self._interrupted(process)
+
+    def _read(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            shown = self._filter.feed(line)
+            for text in [line.rstrip("\n")] if self._verbose else shown:
+                self._show(text)
+        for text in [] if self._verbose else self._filter.close():
+            self._show(text)
+
+    def _conclude(self, returned: int) -> int:
+        run_id = self._filter.run_id
+        if run_id is None:
+            self._show(f"The run did not start: 'flwr run' ended with exit code {returned} (see above).")
+            return 1
+        status, details = self._status(run_id)
+        if status == COMPLETED:
+            return 0
+        name = self._connection.name
+        if not status.startswith("finished"):
+            self._show(f"The log broke off, but run {run_id} has not ended ({status}): see 'flwr log {run_id} {name}'.")
+        else:
+            self._show(self._sentence(status.partition(":")[2], details.rpartition("exception: ")[2]))
+        return 1
+
+    def _sentence(self, ending: str, reason: str) -> str:
+        """Say how the run ended, without repeating an error that the log has shown."""
+        told = any(reason.splitlines()[0] in error for error in self._filter.errors) if reason else True
+        return f"The run {'was stopped' if ending == 'stopped' else 'failed'}" + ("." if told else f": {reason}")
+
+    def _status(self, run_id: str) -> tuple[str, str]:
+        """Ask for the run's end; Flower may know it some seconds after the log's last line."""
+        status, details = "unknown", ""
+        for attempt in range(STATUS_TRIES):
+            if attempt:
+                time.sleep(STATUS_SECONDS)
+            status, details = run_status(run_id, self._connection.name)
+            if status.startswith("finished"):
+                break
+        return status, details
+
+    def _interrupted(self, process: subprocess.Popen[str]) -> int:
+        previous = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave the run going
+        try:
+            process.terminate()
+            self._read(process)
+            process.wait()
+            run_id = self._filter.run_id
+            if run_id is not None:
+                self._show(f"Stopping run {run_id} ...")
+                stopped = call("stop", run_id, self._connection.name)
+                if stopped.returncode != 0:
+                    self._show(f"Run {run_id} could not be stopped: {stopped.stdout.strip()}")
+            where = self._filter.run_directory
+            self._show(f"Interrupted; what was recorded is in {where}" if where else "Interrupted before any round.")
+            return INTERRUPTED
+        finally:
+            signal.signal(signal.SIGINT, previous)

@@ -1,0 +1,120 @@
+"""What stands behind ``-c``: presets, TOML files and KEY=VALUE pairs, merged into one checked run config."""
+
+from __future__ import annotations
+
+import shlex
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_origin
+
+from app.config import RunConfig
+from app.config_sentences import did_you_mean
+from app.errors import UserError
+
+PATH_DATASETS = ("npz:", "tfrecord:")
+
+
+def merged_config(arguments: Sequence[str], project: Path, folder: Path) -> RunConfig:
+    """Return the defaults, overridden by the files in their order and then by the KEY=VALUE pairs in theirs.
+
+    ``project`` holds ``presets/``; relative paths start at ``folder``. Raises UserError, one sentence per mistake.
+    """
+    values: dict[str, Any] = {}
+    for argument in arguments:
+        if "=" not in argument:
+            values.update(_read(_find(argument, project, folder)))
+    for argument in arguments:
+        if "=" in argument:
+            values.update(_pairs(argument))
+    return RunConfig.from_run_config(values)
+
+
+def with_absolute_paths(config: RunConfig, folder: Path) -> RunConfig:
+    """Return the config with its paths made absolute: the processes of a run do not start in the user's folder.
+
+    Raises UserError where the dataset's file or folder does not exist.
+    """
+    values = config.to_run_config()
+    values["runs-dir"] = str(_absolute(config.runs_dir, folder))
+    for prefix in PATH_DATASETS:
+        if config.dataset.startswith(prefix):
+            path, mark, query = config.dataset.removeprefix(prefix).partition("?")
+            absolute = _absolute(path, folder)
+            if not absolute.exists():
+                raise UserError(
+                    f"The key 'dataset' is '{config.dataset}', but there is no {absolute}: correct the path."
+                )
+            values["dataset"] = f"{prefix}{absolute}{mark}{query}"
+    return RunConfig.from_run_config(values)
+
+
+def preset_names(project: Path) -> list[str]:
+    """Return the names of the ready-made files under ``presets/``, without their ending."""
+    return sorted(file.stem for file in (project / "presets").glob("*.toml"))
+
+
+def _absolute(path: str, folder: Path) -> Path:
+    return (folder / Path(path).expanduser()).resolve()
+
+
+def _find(argument: str, project: Path, folder: Path) -> Path:
+    """Return the file that is meant: in ``folder``, else in the project, else the preset of this bare name."""
+    candidates = [_absolute(argument, folder), project / argument]
+    if argument in preset_names(project):
+        candidates = [project / "presets" / f"{argument}.toml"]
+    for file in candidates:
+        if file.is_file():
+            return file
+    names = preset_names(project)
+    hint = did_you_mean(Path(argument).stem, [*names, *RunConfig.key_names()])
+    raise UserError(
+        f"'-c {argument}' is neither a file, nor KEY=VALUE, nor one of the presets {', '.join(names) or '(none)'}"
+        + (hint or ".")
+    )
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return flat(tomllib.loads(file.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"The file {file} cannot be read as TOML ({error}): correct it.") from None
+
+
+def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested tables with dotted keys, as Flower reads them."""
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        found.update(flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return found
+
+
+def _pairs(argument: str) -> dict[str, Any]:
+    """Read ``KEY=VALUE``, or several in one argument as `flwr run` takes them: ``"num-rounds=3 seed=1"``."""
+    parts = _words(argument)
+    several = len(parts) > 1 and all(part.partition("=")[0] in RunConfig.key_names() for part in parts)
+    pairs = (part.partition("=") for part in (parts if several else [argument]))
+    return {key.strip(): _value(key.strip(), text.strip()) for key, _, text in pairs}
+
+
+def _words(argument: str) -> list[str]:
+    try:
+        return shlex.split(argument)
+    except ValueError:  # a quote that is not closed: then it is one value that holds a quote
+        return [argument]
+
+
+def _value(key: str, text: str) -> Any:
+    """Read a value by the type of its key: text needs no quotes; what should be a number but is none stays text."""
+    if _is_text(key):
+        quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+        return text[1:-1] if quoted else text
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _is_text(key: str) -> bool:
+    annotations: Iterable[Any] = (f.annotation for f in RunConfig.model_fields.values() if f.alias == key)
+    return all(annotation is str or get_origin(annotation) is not None for annotation in annotations)
