@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import numpy.typing as npt
 
@@ -22,28 +24,43 @@ def labelled_arrays(x: npt.ArrayLike, y: npt.ArrayLike, source: str, scale: floa
     return LabelledArrays(_checked_x(np.asarray(x), source), _checked_y(np.asarray(y), np.shape(x)[:1], source), scale)
 
 
+def images_or_numbers(x: npt.ArrayLike, y: npt.ArrayLike, source: str) -> LabelledArrays:
+    """Check a user's arrays as `labelled_arrays` does, and see images for what they are.
+
+    uint8 with two or more dimensions per example are images: scaled by 1/255, [n, height, width] gets a channel axis.
+    """
+    x = np.asarray(x)
+    if x.dtype != np.uint8 or x.ndim < 3:
+        return labelled_arrays(x, y, source)
+    return labelled_arrays(x[..., np.newaxis] if x.ndim == 3 else x, y, source, scale=1 / 255)
+
+
 def federate(
     name: str,
     arrays: LabelledArrays,
     central: LabelledArrays | None,
     spec: DataSpec,
-    natural_ids: npt.NDArray[np.str_] | None = None,
+    natural_ids: npt.NDArray[np.generic] | None = None,
     num_classes: int | None = None,
 ) -> ArrayData:
     """Cut arrays into clients as ``spec.partition`` says, and each client's examples into train and test.
 
     Without ``central``, ``spec.test_fraction`` of the examples is held out at random (by ``spec.seed``) before the
-    clients are cut. ``natural_ids`` [n] names the client of each example for the partition 'natural'. ``num_classes``
-    is counted from the labels where it is not given. Raises `TaskError`.
+    clients are cut; a client that the partition 'natural' names keeps at least one. ``natural_ids`` [n], whole numbers
+    or strings, names the client of each example. ``num_classes`` is counted from the labels where it is not given.
+    Raises `TaskError`.
     """
     num_classes = _count_classes(name, arrays, central, num_classes)
+    indices = np.arange(len(arrays))
     if central is None:
-        arrays, central, natural_ids = _hold_out(name, arrays, natural_ids, spec)
-    if len(arrays) == 0:
+        indices, held_out = _hold_out(len(arrays), natural_ids if spec.partition.kind == "natural" else None, spec)
+        central = LabelledArrays(arrays.x[held_out], arrays.y[held_out], arrays.scale)
+    if len(indices) == 0:
         raise TaskError(f"dataset='{name}' has no examples to train on: check the file or lower 'test-fraction'.")
+    parts = partition_indices(arrays.y[indices], spec.partition, None if natural_ids is None else natural_ids[indices])
     clients = {
-        client_id: split_client(indices, client_id, spec.client_test_fraction, spec.seed)
-        for client_id, indices in partition_indices(arrays.y, spec.partition, natural_ids).items()
+        client_id: split_client(indices[part], client_id, spec.client_test_fraction, spec.seed)
+        for client_id, part in parts.items()
     }
     return ArrayData(name, arrays, central, clients, num_classes)
 
@@ -74,7 +91,8 @@ def _checked_y(y: npt.NDArray[np.generic], examples: tuple[int, ...], source: st
         )
     if y.dtype.kind not in "buif":
         raise TaskError(f"{source}: y has dtype {y.dtype}, but labels must be whole numbers from 0.")
-    wrong = ~((y >= 0) & (y <= _LARGEST_LABEL) & (y == np.floor(y.astype(np.float64))))
+    numbers = y.astype(np.float64)  # exact for every label that is allowed
+    wrong = ~((numbers >= 0) & (numbers <= _LARGEST_LABEL) & (numbers == np.floor(numbers)))
     if wrong.any():
         raise TaskError(
             f"{source}: y holds {y[wrong][0].item()!r} (example {int(wrong.argmax())}), but labels must be whole "
@@ -99,14 +117,16 @@ def _count_classes(name: str, arrays: LabelledArrays, central: LabelledArrays | 
 
 
 def _hold_out(
-    name: str, arrays: LabelledArrays, natural_ids: npt.NDArray[np.str_] | None, spec: DataSpec
-) -> tuple[LabelledArrays, LabelledArrays, npt.NDArray[np.str_] | None]:
-    """Set aside a random share of the examples as central test set."""
-    order = np.random.default_rng([spec.seed, 0x7E57]).permutation(len(arrays))
-    held_out = int(round(spec.test_fraction * len(arrays)))
-    test, train = np.sort(order[:held_out]), np.sort(order[held_out:])
-
-    def part(indices: npt.NDArray[np.int64]) -> LabelledArrays:
-        return LabelledArrays(arrays.x[indices], arrays.y[indices], arrays.scale)
-
-    return part(train), part(test), None if natural_ids is None else natural_ids[train]
+    examples: int, natural_ids: npt.NDArray[np.generic] | None, spec: DataSpec
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Draw the examples of the central test set; return (the others, those), each sorted."""
+    digest = hashlib.sha256(f"{spec.seed}/central-test".encode()).digest()
+    random = np.random.default_rng(int.from_bytes(digest, "big"))
+    held_out = np.zeros(examples, bool)
+    held_out[random.permutation(examples)[: round(spec.test_fraction * examples)]] = True
+    if natural_ids is not None and examples:
+        _, client = np.unique(natural_ids, return_inverse=True)
+        kept = np.bincount(client[~held_out], minlength=client.max() + 1)
+        first = np.unique(client, return_index=True)[1]
+        held_out[first[kept == 0]] = False
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
