@@ -1,0 +1,64 @@
+"""``dataset = "tasks.datasets.demo:digits_silos"``: the digits as four TFRecord silos, to try out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from tasks.cache import cache_folder
+from tasks.datasets.tfrecord import SiloData, open_silos, write_silos
+from tasks.errors import TaskError
+
+NAME = "digits-silos"
+SILOS = ("east", "north", "south", "west")
+
+_VERSION = 1  # raise it when other files are written, so that nobody reads what older code left in the cache
+_SEED = 20170216
+_ALPHA = 3.0  # Dirichlet(3): every silo has every digit, some three times as often as others
+_TEST_SHARE = 0.2
+
+
+def digits_silos() -> SiloData:
+    """Open the silos; the first call writes them into the cache folder. Several processes may call it at once.
+
+    Raises TaskError where the cache folder cannot be written or the files there were damaged.
+    """
+    folder = cache_folder() / f"{NAME}-{_VERSION}"
+    if not folder.is_dir():
+        _write(folder)
+    return open_silos(folder, NAME)
+
+
+def _write(folder: Path) -> None:
+    x, y = _digits()
+    generator = np.random.default_rng(_SEED)
+    order = generator.permutation(len(y))
+    test, train = np.split(order, [round(_TEST_SHARE * len(y))])
+    owner = _owners(y[train], generator)
+    silos = {name: (x[train[owner == k]], y[train[owner == k]]) for k, name in enumerate(SILOS)}
+    try:
+        write_silos(folder, silos, test=(x[test], y[test]), scale=1 / 16, num_classes=10)
+    except OSError as error:
+        raise TaskError(
+            f"The digits cannot be written to '{folder}' ({error.strerror}): set the environment variable "
+            "FEDKERAS_CACHE to a folder that can be written."
+        ) from error
+    except TaskError:
+        if not folder.is_dir():  # else another process was faster, and wrote the same
+            raise
+
+
+def _digits() -> tuple[np.ndarray, np.ndarray]:
+    """Return scikit-learn's digits: x uint8 [1797, 8, 8, 1] from 0 to 16, y [1797]."""
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    return x.reshape(-1, 8, 8, 1).astype(np.uint8), y
+
+
+def _owners(labels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Draw a silo for each example; each digit has shares of its own."""
+    shares = generator.dirichlet([_ALPHA] * len(SILOS), size=10).cumsum(axis=1)
+    owners: np.ndarray = (generator.random(len(labels))[:, np.newaxis] > shares[labels, :-1]).sum(axis=1)
+    return owners
