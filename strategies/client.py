@@ -46,8 +46,8 @@ def delta_mod(message: Message, context: Context, call_next: ClientAppCallable) 
     """
     weights = wire.read_weights(wire.arrays_of(message.content, wire.ARRAYS))
     reply = call_next(message, context)
-    if wire.ARRAYS in reply.content:
-        local = [wire.decode(array) for array in wire.arrays_of(reply.content, wire.ARRAYS).values()]
+    if reply.has_content() and wire.ARRAYS in reply.content:
+        local = wire.arrays_like(weights.layout, wire.arrays_of(reply.content, wire.ARRAYS))
         del reply.content[wire.ARRAYS]
         reply.content[wire.UPDATE] = wire.array_record({wire.DELTA: weights.layout.delta(local, weights.flat)})
     return reply
@@ -67,12 +67,18 @@ def packing_mod(message: Message, context: Context, call_next: ClientAppCallable
     for client, client_config in each_client(config):
         message.content = RecordDict({**request, wire.CONFIG: client_config})
         try:
-            pack.add(client, call_next(message, context).content)
+            pack.add(client, _content(call_next(message, context)))
         except Exception as error:
             logger.exception("Client %s failed", client)
             pack.reject(client, error)
     message.content = request
     return Message(pack.content(), reply_to=message)
+
+
+def _content(reply: Message) -> RecordDict:
+    if reply.has_error():
+        raise RuntimeError(f"the handler answered with an error: {reply.error.reason}")
+    return reply.content
 
 
 def each_client(config: ConfigRecord) -> Iterator[tuple[str, ConfigRecord]]:
@@ -109,18 +115,18 @@ class Pack:
         """Take the handler's result for one client, unless its update has to be rejected."""
         metrics = wire.scalars(wire.metrics_of(content))
         reason: Reason | None = None
-        if wire.UPDATE in content:
+        if self.summed:
+            delta = wire.decode(wire.arrays_of(content, wire.UPDATE)[wire.DELTA]).astype(np.float32, copy=False)
+            reason = self._sum(Update(client, delta, metrics.get(wire.NUM_EXAMPLES, math.nan), metrics))
+        elif wire.UPDATE in content:
             arrays = wire.arrays_of(content, wire.UPDATE)
-            if self.summed:
-                delta = wire.decode(arrays[wire.DELTA]).astype(np.float32, copy=False)
-                reason = self._sum(Update(client, delta, metrics.get(wire.NUM_EXAMPLES, math.nan), metrics))
-            else:
-                self.updates.update({f"{len(self.clients)}/{name}": array for name, array in arrays.items()})
+            self.updates.update({f"{len(self.clients)}/{name}": array for name, array in arrays.items()})
         self._append(client, metrics, str(reason or ""))
 
     def reject(self, client: str, error: Exception) -> None:
         """Note that a client gave no update, and why."""
-        reason = error.reason if isinstance(error, LayoutError) else Reason.ERROR
+        known = Reason.MALFORMED if isinstance(error, StrategyError) else Reason.ERROR
+        reason = error.reason if isinstance(error, LayoutError) else known
         self._append(client, {}, str(reason), f"{type(error).__name__}: {error}"[:DETAIL_LENGTH])
 
     def _append(self, client: str, metrics: dict[str, float], reason: str, detail: str = "") -> None:

@@ -5,8 +5,8 @@ have a stable id; so the server first asks every node which clients it hosts, ho
 class and region, and the fingerprint of the code that answers. A fingerprint other than the server's means that a node
 would train with other code than the run was started with, and ends the run.
 
-A node that knows no describe (a stock Flower app of another framework) counts as hosting one client, named by its
-partition in order of the nodes' ids.
+A node that knows no describe (a stock Flower app of another framework) counts as hosting one client, named after the
+node's id: Flower draws that anew with every start, so such a run is not reproducible unless all clients take part.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flwr.app import ConfigRecord, ConfigRecordValues, Message, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from strategies import wire
@@ -29,6 +30,9 @@ logger = logging.getLogger(__name__)
 DESCRIBE = "query.describe"
 NODE_POLL_SECONDS = 0.2
 UNKNOWN = -1
+MAX_NAME_LENGTH = 200
+# The node or its reply is gone, which says nothing of the node that has the same id now: ask again.
+GONE = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE)
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,11 @@ class NodeDescription:
         properties = content.get("properties")
         if not isinstance(record, ConfigRecord) or not isinstance(properties, ConfigRecord):
             raise StrategyError("A node answered the describe message with something else.")
+        if record.get(wire.VERSION) != wire.WIRE_VERSION:
+            raise StrategyError(
+                f"A node speaks the wire version {record.get(wire.VERSION)!r}, but this server {wire.WIRE_VERSION}: "
+                "install the same version of fedkeras on both."
+            )
         columns = (
             wire.text_list(record, wire.CLIENTS),
             wire.int_list(record, wire.NUM_EXAMPLES),
@@ -75,6 +84,7 @@ class NodeDescription:
         )
         if len({len(column) for column in columns}) != 1:
             raise StrategyError("A node described its clients with lists of different lengths.")
+        _check_names(columns[0])
         clients = tuple(
             ClientInfo(client, size if size >= 0 else None, device, region)
             for client, size, device, region in zip(*columns, strict=True)
@@ -99,7 +109,7 @@ class Census:
     nodes: dict[int, NodeDescription] = field(default_factory=dict)
     _asked: dict[int, Exchange] = field(default_factory=dict)
 
-    def start(self, min_nodes: int, node_timeout: float, meanwhile: Callable[[], None] = lambda: None) -> None:
+    def start(self, min_nodes: int, node_timeout: float, meanwhile: Callable[[], object] = lambda: None) -> None:
         """Wait until ``min_nodes`` nodes are connected (at most ``node_timeout`` s) and describe all that are.
 
         ``meanwhile`` runs while the nodes are at it: on both sides, loading frameworks and data takes seconds. Raises
@@ -110,25 +120,48 @@ class Census:
         meanwhile()
         for node, exchange in self._asked.items():
             for reply in exchange.replies():
-                self.nodes[node] = self._read(node, reply)
+                if not _is_gone(reply):
+                    self.nodes[node] = self._read(node, reply)
+        silent = len(self._asked) - len(self.nodes)
         self._asked = {}
         if not self.nodes:
             raise StrategyError(f"None of the nodes described its clients within {self.timeout:g} s ('round-timeout').")
+        if silent:
+            logger.warning("%d nodes have not described their clients within %g s: not waiting", silent, self.timeout)
 
     def refresh(self) -> None:
-        """Forget the nodes that are gone and ask the new ones, without waiting: they take part once they have answered.
+        """Forget the nodes that are gone and ask the new ones; those take part once they have answered.
 
-        A node that comes later and cannot take part is left out with a warning: it must not end a run of others.
+        A node that comes later and cannot take part is left out with a warning: it must not end a run of others. Waits
+        only where there is no client at all, for at most ``timeout`` seconds.
         """
+        deadline = time.monotonic() + self.timeout
+        self._update()
+        if not self._has_clients():
+            logger.warning("No node with clients is connected: waiting for at most %g s", self.timeout)
+        while not self._has_clients() and time.monotonic() < deadline:
+            time.sleep(min(NODE_POLL_SECONDS, self.timeout))
+            self._update()
+
+    def _update(self) -> None:
         self._ask_new_nodes()
         for node, exchange in list(self._asked.items()):
             for reply in exchange.arrived():
                 del self._asked[node]
-                try:
-                    self.nodes[node] = self._read(node, reply)
-                except StrategyError as error:
-                    logger.warning("Left out: %s", error)
-                    self.nodes[node] = NodeDescription(())
+                if not _is_gone(reply):
+                    self._add(node, reply)
+
+    def _add(self, node: int, reply: Message) -> None:
+        others = self.nodes
+        try:
+            self.nodes = {**others, node: self._read(node, reply)}
+            self.population()
+        except StrategyError as error:
+            logger.warning("Left out: %s", error)
+            self.nodes = {**others, node: NodeDescription(())}
+
+    def _has_clients(self) -> bool:
+        return any(description.clients for description in self.nodes.values())
 
     def _wait_for(self, min_nodes: int, node_timeout: float) -> None:
         deadline = time.monotonic() + node_timeout
@@ -170,15 +203,31 @@ class Census:
         if reply.has_error():
             raise StrategyError(f"Node {node} did not describe its clients: {reply.error.reason}. {self.advice}")
         description = NodeDescription.from_content(reply.content)
-        if description.problem:
-            raise StrategyError(f"A node cannot take part: {description.problem}")
         if self.fingerprint and description.fingerprint != self.fingerprint:
             raise StrategyError(
                 f"Node {node} runs other code ({description.fingerprint[:12] or 'unknown'} from "
                 f"{description.location or 'an unknown place'}) than this run ({self.fingerprint[:12]} from "
                 f"{self.location}). {self.advice}"
             )
+        if description.problem:
+            raise StrategyError(f"A node cannot take part: {description.problem}")
         return description
+
+
+def _is_gone(reply: Message) -> bool:
+    return reply.has_error() and reply.error.code in GONE
+
+
+def _check_names(clients: Sequence[str]) -> None:
+    """Names of clients go into files, logs and charts; one given twice would count as hosted by two nodes."""
+    if len(set(clients)) != len(clients):
+        raise StrategyError("A node described a client twice: each 'client-id' must be another.")
+    for client in clients:
+        if not (client.isprintable() and 0 < len(client) <= MAX_NAME_LENGTH):
+            raise StrategyError(
+                f"A node has a client called {client[:MAX_NAME_LENGTH]!r}: a 'client-id' must hold from 1 to "
+                f"{MAX_NAME_LENGTH} printable characters."
+            )
 
 
 def properties_in_common(nodes: Sequence[NodeDescription]) -> dict[str, ConfigRecordValues]:

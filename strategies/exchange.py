@@ -1,21 +1,43 @@
-"""Send messages to nodes and take their replies as they arrive, a few at a time, until a deadline.
+"""Send messages to nodes and take their replies as they arrive, one at a time, until a deadline.
 
 Flower's ``Grid.send_and_receive`` holds all replies of a round in memory and leaves out late ones without a word. Here
 the caller folds each reply into its aggregate before the next is fetched, so that the server's memory does not grow
 with the number of clients, and learns which messages were never answered.
+
+One at a time also for the sake of the others: Flower's grids delete replies as they are pulled and decode them right
+away, so a reply that cannot be decoded makes the pull raise, and all that were pulled with it would be lost.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 
-from flwr.app import Message
+from flwr.app import Error, Message
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
+from flwr.supercore.inflatable.inflatable_object import UnexpectedObjectContentError
+from google.protobuf.message import DecodeError
 
-PULL_AT_ONCE = 4
+logger = logging.getLogger(__name__)
+
 SHORTEST_WAIT, LONGEST_WAIT = 0.005, 0.5
 SLOWDOWN = 1.3
+
+# What Flower raises while it decodes a reply that no Flower wrote; errors of the connection are others, and pass.
+UNDECODABLE = (
+    UnexpectedObjectContentError,
+    DecodeError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    RecursionError,
+    MemoryError,
+)
 
 
 class Exchange:
@@ -25,29 +47,46 @@ class Exchange:
         """Push the messages; ``timeout`` in seconds counts from now."""
         self._grid = grid
         self._deadline = time.monotonic() + timeout
-        grid.push_messages(messages)
+        sent = set(grid.push_messages(messages))
         self._unanswered = {message.metadata.message_id: message for message in messages}
+        self._waiting = {message_id for message_id in self._unanswered if message_id in sent}
+        if failed := len(messages) - len(self._waiting):
+            logger.warning("%d of %d messages could not be sent", failed, len(messages))
 
     def arrived(self) -> Iterator[Message]:
-        """Yield the replies that are there now, without waiting; each reply once."""
-        waiting = list(self._unanswered)
-        for start in range(0, len(waiting), PULL_AT_ONCE):
-            for reply in self._grid.pull_messages(waiting[start : start + PULL_AT_ONCE]):
-                if self._unanswered.pop(reply.metadata.reply_to_message_id, None) is not None:
-                    yield reply
+        """Yield the replies that are there now, without waiting; each message gets one reply at most."""
+        for message_id in [message_id for message_id in self._unanswered if message_id in self._waiting]:
+            reply = self._pull(message_id)
+            if reply is not None:
+                self._waiting.remove(message_id)
+                del self._unanswered[message_id]
+                yield reply
 
     def replies(self) -> Iterator[Message]:
         """Yield replies in the order of their arrival until all have come or the deadline has passed."""
         wait = SHORTEST_WAIT
-        while self._unanswered:
-            before = len(self._unanswered)
+        while self._waiting:
+            before, start = len(self._waiting), time.monotonic()
             yield from self.arrived()
-            remaining = self._deadline - time.monotonic()
-            if not self._unanswered or remaining <= 0:
+            now = time.monotonic()
+            if not self._waiting or now >= self._deadline:
                 return
-            wait = SHORTEST_WAIT if len(self._unanswered) < before else min(wait * SLOWDOWN, LONGEST_WAIT)
-            time.sleep(min(wait, remaining))
+            wait = SHORTEST_WAIT if len(self._waiting) < before else min(wait * SLOWDOWN, LONGEST_WAIT)
+            # Asking for thousands of replies takes seconds: leave the SuperLink as long to serve the nodes.
+            time.sleep(min(max(wait, now - start), self._deadline - now))
 
     def unanswered(self) -> list[Message]:
         """Return the messages without a reply so far, in the order they were sent."""
         return list(self._unanswered.values())
+
+    def _pull(self, message_id: str) -> Message | None:
+        """Return the reply to a message if there is one; what cannot be one becomes an error reply."""
+        try:
+            reply = next(iter(self._grid.pull_messages([message_id])), None)
+            if reply is None or reply.metadata.reply_to_message_id == message_id:
+                return reply
+            error = "it claims to answer another message"
+        except UNDECODABLE as raised:
+            error = f"Flower cannot decode it: {type(raised).__name__}: {raised}"
+        code = ErrorCode.REPLY_MESSAGE_UNAVAILABLE
+        return Message(Error(code, f"The reply is not valid: {error}"), reply_to=self._unanswered[message_id])

@@ -36,6 +36,7 @@ from strategies.updates import State
 logger = logging.getLogger(__name__)
 
 DEFAULT_TIMEOUT = 3600.0
+GRACE = 60.0  # seconds that a message outlives its deadline: an expired one would be counted as an error, not as late
 
 Observer = Callable[[RoundRecord], None]
 CentralEvaluation = Callable[[int, ArrayRecord], MetricRecord | None]
@@ -86,7 +87,7 @@ class FederatedStrategy(Strategy):
         self._progress = RoundProgress(0)
         self._letters = Correspondence(ArrayRecord(), [])
         self._weights: wire.GlobalWeights | None = None
-        self._ttl: float | None = None
+        self._timeout = DEFAULT_TIMEOUT
         self._states_started = False
 
     def summary(self) -> None:
@@ -109,14 +110,14 @@ class FederatedStrategy(Strategy):
         ``evaluate_fn(round, arrays)`` evaluates centrally; it sees round 0, the initial weights, first. Returns the
         final arrays and the metrics of each round. Raises StrategyError when too many rounds in a row are skipped.
         """
-        self._ttl = timeout
+        self._timeout = timeout
         self.composition.sampler.check(len(self._census(grid).population()))
         self.summary()
         result = Result()
         result.arrays = initial_arrays
         self._progress = RoundProgress(0)
         self._finish_round(result, evaluate_fn, None)
-        skipped = 0
+        skipped = 0  # in a row
         for number in range(1, num_rounds + 1):
             scores = None
             self._train(grid, number, result, timeout, train_config or ConfigRecord())
@@ -140,7 +141,7 @@ class FederatedStrategy(Strategy):
         self._start_states(self._weights.layout.size)
         settings = {**config, **self.round_config(server_round), **self._update_settings(len(cohort))}
         rate = settings.get("learning-rate")
-        self._progress = RoundProgress(server_round, cohort, rate if isinstance(rate, float) else None)
+        self._progress = RoundProgress(server_round, cohort, float(rate) if isinstance(rate, int | float) else None)
         return self._write("train", server_round, arrays, population, cohort, settings)
 
     def aggregate_train(
@@ -162,12 +163,12 @@ class FederatedStrategy(Strategy):
                     progress.take(outcome, composition.aggregator, fold)
         progress.reject_late(self._letters.unanswered())
         if len(progress.weights) < max(1, self.rules.min_replies):
-            return self._skip(f"{len(progress.weights)} of {len(progress.cohort)} clients gave a good reply")
+            return self._skip(self._too_few())
         with progress.phase("aggregate"):
             delta, privacy_state = composition.privacy.finish(fold, self.privacy_state, server_round)
             flat, optimizer_state = composition.server_optimizer.step(weights.flat, delta, self.optimizer_state)
         if not np.isfinite(flat).all():
-            return self._skip("the server's step would make weights that are not finite")
+            return self._skip("the server's step would make weights that are not finite ('server-learning-rate')")
         self.privacy_state, self.optimizer_state = privacy_state, optimizer_state
         named = dict(zip(weights.layout.names, weights.layout.unflatten(flat), strict=True))
         return wire.array_record(named), MetricRecord(dict(progress.train_metrics()))
@@ -227,23 +228,30 @@ class FederatedStrategy(Strategy):
     def _gather(self, number: int, replies: Iterable[Message]) -> ClientScores | None:
         rows: dict[str, Row] = {}
         for reply, asked in self._letters.answered(replies):
-            rows.update(read_scores(reply, asked))
+            rows.update(read_scores(reply, asked, self.rules.limits.max_weight))
         if late := self._letters.unanswered():
             logger.warning("Round %d: %d clients did not evaluate in time", number, len(late))
         return client_scores(rows)
 
     def _skip(self, why: str) -> tuple[None, None]:
-        self._progress.skipped = True
+        self._progress.skipped = why
         logger.warning("Round %d skipped, the model stays as it is: %s", self._progress.round, why)
         return None, None
 
+    def _too_few(self) -> str:
+        good, asked = len(self._progress.weights), len(self._progress.cohort)
+        if not asked:
+            return "no node with clients was connected"
+        needed = max(1, self.rules.min_replies)
+        return f"{good} of {asked} clients gave a good reply, but {needed} are needed ('min-replies')"
+
     def _stop_if_hopeless(self, skipped: int) -> None:
-        if skipped >= self.rules.max_skipped_rounds:
-            first = self._progress.first_rejection
-            why = f" In the last one, client {first.client}: {first.detail or first.reason}" if first else ""
+        if skipped and skipped >= self.rules.max_skipped_rounds:
+            progress = self._progress
+            first = f" (the first: {progress.first_rejection})" if progress.first_rejection else ""
             raise StrategyError(
-                f"The last {skipped} rounds were skipped ('max-skipped-rounds'), because fewer than "
-                f"{max(1, self.rules.min_replies)} clients ('min-replies') gave a good update.{why}"
+                f"The run ends after {skipped} skipped rounds in a row ('max-skipped-rounds'), the last because "
+                f"{progress.skipped}{first}."
             )
 
     # The parts of a round.
@@ -257,7 +265,7 @@ class FederatedStrategy(Strategy):
         clients: Sequence[str],
         settings: Mapping[str, ConfigRecordValues],
     ) -> list[Message]:
-        writer = RequestWriter(kind, server_round, self.seed, arrays, settings, self._ttl)
+        writer = RequestWriter(kind, server_round, self.seed, arrays, settings, self._timeout + GRACE)
         packs = population.messages(clients, self.rules.clients_per_message)
         self._letters = Correspondence(arrays, [(writer.write(node, pack), pack) for node, pack in packs])
         return self._letters.messages
@@ -295,7 +303,7 @@ class FederatedStrategy(Strategy):
 
     def _census(self, grid: Grid) -> Census:
         if self.census is None:
-            self.census = Census(grid, self._ttl or DEFAULT_TIMEOUT)
+            self.census = Census(grid, self._timeout)
             self.census.start(min_nodes=1, node_timeout=DEFAULT_TIMEOUT)
         return self.census
 

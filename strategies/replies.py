@@ -6,7 +6,7 @@ reason. Whatever another process sends, reading it raises nothing and allocates 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,16 +17,42 @@ from strategies.admission import Limits, Reason, judge, judge_partial
 from strategies.composition import Codec
 from strategies.errors import LayoutError, StrategyError
 from strategies.fixed_point import FixedPointSum
-from strategies.updates import AnyArray, PartialSum, Update
+from strategies.updates import PartialSum, Update
+
+DETAIL_LENGTH = 500
+
+SENTENCES = {
+    Reason.ERROR: "its training failed",
+    Reason.LATE: "its reply had not come when the time was over ('round-timeout')",
+    Reason.MALFORMED: "its reply could not be understood",
+    Reason.SHAPE: "its arrays have other shapes than the model's",
+    Reason.DTYPE: "its arrays have other dtypes than the model's",
+    Reason.NOT_FINITE: "its update holds NaN or infinite values, as after a diverging training ('learning-rate')",
+    Reason.WEIGHT: "its number of examples is missing, not positive or above 'max-client-examples'",
+    Reason.NORM: "its update is larger than 'max-update-norm' or the range of the sum allows",
+    Reason.DUPLICATE: "it had answered before",
+}
 
 
 @dataclass(frozen=True)
 class Rejection:
-    """An update that does not count: whose, why, and what is known of it."""
+    """An update that does not count: whose, why, and what is known of it.
+
+    ``detail`` may be anything that a client sent: it is cut, and kept to one line of characters that can be written.
+    """
 
     client: str
     reason: Reason
     detail: str = ""
+
+    def __post_init__(self) -> None:
+        written = self.detail[:DETAIL_LENGTH].encode(errors="replace").decode()
+        line = " ".join("".join(c if c.isprintable() else " " for c in written).split())
+        object.__setattr__(self, "detail", line)
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return f"client {self.client}: {self.detail or SENTENCES[self.reason]}"
 
 
 Outcome = Update | PartialSum | Rejection
@@ -102,24 +128,25 @@ class ReplyReader:
         arrays = wire.arrays_of(content, wire.UPDATE)
         if pack.summed:
             yield from self._sum(pack, arrays)
-        else:
-            for position in pack.accepted():
-                yield self._single(pack, arrays, position)
+            return
+        payloads = _payloads(arrays)
+        for position in pack.accepted():
+            yield self._single(pack, payloads.get(str(position), {}), position)
 
     def _plain(self, content: RecordDict, asked: Sequence[str]) -> Outcome:
         """Read the reply of a stock Flower app: full arrays and the number of examples, of one client."""
         if len(asked) != 1:
             raise StrategyError(f"A plain reply speaks for one client, but {len(asked)} were asked.")
         metrics = wire.scalars(wire.metrics_of(content))
-        local = [wire.decode(array) for array in wire.arrays_of(content, wire.ARRAYS).values()]
+        local = wire.arrays_like(self.weights.layout, wire.arrays_of(content, wire.ARRAYS))
         delta = self.weights.layout.delta(local, self.weights.flat)
-        return self._judged(Update(asked[0], delta, metrics[wire.NUM_EXAMPLES], metrics))
+        return self._judged(Update(asked[0], delta, metrics.get(wire.NUM_EXAMPLES, np.nan), metrics))
 
-    def _single(self, pack: Pack, arrays: ArrayRecord, position: int) -> Outcome:
+    def _single(self, pack: Pack, payload: Mapping[str, Array], position: int) -> Outcome:
         client, metrics = pack.clients[position], pack.metrics[position]
         try:
-            payload = _payload(arrays, f"{position}/")
-            delta = self.codec.decode(payload, self.weights.layout.size)
+            arrays = {name: wire.decode(array) for name, array in payload.items()}
+            delta = self.codec.decode(arrays, self.weights.layout.size)
         except LayoutError as error:
             return Rejection(client, Reason(error.reason), str(error))
         return self._judged(Update(client, delta, metrics.get(wire.NUM_EXAMPLES, np.nan), metrics))
@@ -128,7 +155,8 @@ class ReplyReader:
         if not self.summed:
             raise StrategyError("The reply is a sum, but this strategy needs each client's own update.")
         positions = pack.accepted()
-        total = FixedPointSum.from_arrays(_payload(arrays, ""), self.weights.layout.size)
+        arrays_by_name = {name: wire.decode(array) for name, array in arrays.items()}
+        total = FixedPointSum.from_arrays(arrays_by_name, self.weights.layout.size)
         clients = [pack.clients[position] for position in positions]
         metrics = {client: pack.metrics[position] for client, position in zip(clients, positions, strict=True)}
         partial = PartialSum(total, dict(zip(clients, total.weights, strict=True)), metrics)
@@ -141,6 +169,10 @@ class ReplyReader:
         return update if reason is None else Rejection(update.client, reason)
 
 
-def _payload(arrays: ArrayRecord, prefix: str) -> dict[str, AnyArray]:
-    named: dict[str, Array] = {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
-    return {name: wire.decode(array) for name, array in named.items()}
+def _payloads(arrays: ArrayRecord) -> dict[str, dict[str, Array]]:
+    """Group "<position>/<name>" by position, in one pass however many arrays there are."""
+    payloads: dict[str, dict[str, Array]] = {}
+    for key, array in arrays.items():
+        position, _, name = key.partition("/")
+        payloads.setdefault(position, {})[name] = array
+    return payloads

@@ -73,20 +73,22 @@ class Correspondence:
         A reply to something else, or a second one to the same message, is logged and ignored.
         """
         up = wire.ByteCounter()
-        answered: set[str] = set()
+        waiting: dict[str, list[str]] | None = None
         for reply in replies:
+            # Ids are given when the messages are sent, which a lazy iterable of replies does before its first one.
+            waiting = self._by_id() if waiting is None else waiting
             up.add(reply)
-            message_id = reply.metadata.reply_to_message_id
-            # Ids are given when the messages are sent, which a lazy iterable of replies does first.
-            asked = {message.metadata.message_id: clients for message, clients in self.requests}.get(message_id)
-            if asked is None or message_id in answered:
+            asked = waiting.pop(reply.metadata.reply_to_message_id, None)
+            if asked is None:
                 logger.warning("Ignored a reply that answers no open message of this round")
                 continue
-            answered.add(message_id)
             yield reply, asked
         self.bytes_up += up.total
-        open_requests = [clients for message, clients in self.requests if message.metadata.message_id not in answered]
+        open_requests = [clients for _, clients in self.requests] if waiting is None else waiting.values()
         self._unanswered = [client for clients in open_requests for client in clients]
+
+    def _by_id(self) -> dict[str, list[str]]:
+        return {message.metadata.message_id: clients for message, clients in self.requests}
 
     def unanswered(self) -> list[str]:
         """Return the clients that no reply spoke for."""

@@ -34,7 +34,7 @@ class RoundProgress:
     seconds: dict[str, float] = field(default_factory=dict)
     bytes_down: int = 0
     bytes_up: int = 0
-    skipped: bool = False
+    skipped: str = ""  # why the round is skipped
     first_rejection: Rejection | None = None
     started: float = field(default_factory=time.perf_counter)
 
@@ -66,8 +66,7 @@ class RoundProgress:
         self.rejected[rejection.reason.value] += 1
         self.first_rejection = self.first_rejection or rejection
         if self.rejected.total() <= LOGGED_REJECTIONS:
-            text = f"{rejection.client} rejected ({rejection.reason}) {rejection.detail}".rstrip()
-            logger.warning("Round %d: client %s", self.round, text)
+            logger.warning("Round %d: rejected (%s) %s", self.round, rejection.reason, rejection)
 
     def reject_late(self, clients: Sequence[str]) -> None:
         """Count the clients whose reply had not come by the deadline."""
@@ -95,7 +94,7 @@ class RoundProgress:
             selected=tuple(self.cohort),
             accepted=tuple(sorted(self.weights)),
             rejected=dict(self.rejected),
-            skipped=self.skipped,
+            skipped=bool(self.skipped),
             learning_rate=self.learning_rate,
             train=self.train_metrics(),
             central=central,

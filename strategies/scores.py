@@ -9,9 +9,12 @@ from collections.abc import Mapping, Sequence
 from flwr.app import Message
 
 from strategies import wire
+from strategies.admission import Reason
 from strategies.errors import StrategyError
+from strategies.fixed_point import MAX_WEIGHT
 from strategies.records import ClientScores
-from strategies.replies import Pack
+from strategies.replies import Pack, Rejection
+from strategies.updates import MAX_METRIC
 
 logger = logging.getLogger(__name__)
 
@@ -21,16 +24,19 @@ ACCURACY_NAMES = ("accuracy", "eval_acc", "eval_accuracy")
 Row = tuple[int, float, float]
 
 
-def read_scores(reply: Message, asked: Sequence[str]) -> dict[str, Row]:
-    """Return (examples, loss, accuracy) of each client that has some; what cannot be read is logged and left out."""
-    if reply.has_error():
-        logger.warning("Evaluation failed on %d clients: %s", len(asked), reply.error.reason)
-        return {}
+def read_scores(reply: Message, asked: Sequence[str], max_examples: float = MAX_WEIGHT) -> dict[str, Row]:
+    """Return (examples, loss, accuracy) of each client that has some; what cannot be read is logged and left out.
+
+    So are scores that cannot be true: more than ``max_examples``, an accuracy beyond [0, 1], a loss beyond float32.
+    """
     try:
+        if reply.has_error():
+            raise StrategyError(reply.error.reason or "no reason given")
         rows = _metrics_by_client(reply, asked)
-        return {client: row for client, metrics in rows.items() if (row := _row(metrics)) is not None}
+        return {client: row for client, metrics in rows.items() if (row := _row(metrics, max_examples)) is not None}
     except Exception as error:  # of which kinds a hostile reply can raise, nobody can list
-        logger.warning("Evaluation of %d clients left out: %s: %s", len(asked), type(error).__name__, error)
+        rejection = Rejection(asked[0], Reason.MALFORMED, f"{type(error).__name__}: {error}")
+        logger.warning("Evaluation of %d clients left out, %s", len(asked), rejection)
         return {}
 
 
@@ -47,17 +53,17 @@ def _metrics_by_client(reply: Message, asked: Sequence[str]) -> dict[str, dict[s
     if wire.PACK in reply.content:
         pack = Pack.of(reply.content, asked)
         for rejection in pack.rejections():
-            logger.warning("Evaluation failed on client %s: %s", rejection.client, rejection.detail)
+            logger.warning("Evaluation failed on %s", rejection)
         return {pack.clients[position]: pack.metrics[position] for position in pack.accepted()}
     if len(asked) != 1:
         raise StrategyError(f"A plain reply speaks for one client, but {len(asked)} were asked.")
     return {asked[0]: wire.scalars(wire.metrics_of(reply.content))}
 
 
-def _row(metrics: Mapping[str, float]) -> Row | None:
+def _row(metrics: Mapping[str, float], max_examples: float) -> Row | None:
     examples = metrics[wire.NUM_EXAMPLES]
     loss, accuracy = _first(metrics, LOSS_NAMES), _first(metrics, ACCURACY_NAMES)
-    if not (0 < examples < 2**53 and math.isfinite(loss) and 0 <= accuracy <= 1):
+    if not (1 <= examples <= max_examples and abs(loss) <= MAX_METRIC and 0 <= accuracy <= 1):  # false for NaN
         return None
     return int(examples), loss, accuracy
 

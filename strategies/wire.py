@@ -29,6 +29,8 @@ UPDATE = "update"
 PACK = "pack"
 WIRE_VERSION = 1
 NUMPY_STYPE = "numpy.ndarray"
+MAX_METRICS = 1000
+ERROR_LENGTH = 300
 
 CLIENTS, CLIENT = "clients", "client"
 SEEDS, SEED = "seeds", "seed"
@@ -78,17 +80,38 @@ def decode(array: Array) -> npt.NDArray[np.generic]:
     """
     if array.stype != NUMPY_STYPE:
         raise LayoutError("malformed", f"An array has the serialization type '{array.stype}', not '{NUMPY_STYPE}'.")
-    stream = BytesIO(array.data)
     try:
-        version = np.lib.format.read_magic(stream)
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran_order, dtype = read_header(stream)
-    except (ValueError, EOFError) as error:
-        raise LayoutError("malformed", f"An array does not hold NumPy's format: {error}") from error
-    if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(array.data) - stream.tell():
-        raise LayoutError("malformed", f"An array declares {dtype} of shape {shape}, which its payload does not hold.")
-    values = np.frombuffer(array.data, dtype, offset=stream.tell())
+        return _decode(array.data)
+    except Exception as error:  # NumPy parses the header as Python: a hostile one raises whatever a tokenizer can
+        raise LayoutError("malformed", f"An array does not hold NumPy's format: {error}"[:ERROR_LENGTH]) from error
+
+
+def _decode(data: bytes) -> npt.NDArray[np.generic]:
+    stream = BytesIO(data)
+    version = np.lib.format.read_magic(stream)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran_order, dtype = read_header(stream)
+    if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data) - stream.tell():
+        raise ValueError(f"its header declares {dtype} of shape {shape}, which the payload does not hold.")
+    values = np.frombuffer(data, dtype, offset=stream.tell())
     return values.reshape(shape, order="F" if fortran_order else "C")
+
+
+def arrays_like(layout: ModelLayout, record: ArrayRecord) -> list[npt.NDArray[np.generic]]:
+    """Decode a client's full arrays in the order of the layout.
+
+    They are taken by name where they have the model's names, and by position where they have those that Flower gives to
+    a list of arrays ("0", "1", ...). Any others are malformed: to guess which is which would mix up arrays that happen
+    to have the same shape. What they hold is for the layout to check.
+    """
+    if len(record) != len(layout.names):
+        raise LayoutError("malformed", f"The model has {len(layout.names)} arrays, but {len(record)} were given.")
+    numbers = tuple(str(position) for position in range(len(layout.names)))
+    names = next((names for names in (layout.names, numbers) if record.keys() == set(names)), None)
+    if names is None:
+        unknown = min(set(record) - set(layout.names))[:ERROR_LENGTH]
+        raise LayoutError("malformed", f"The model has no array '{unknown}': its arrays must keep their names.")
+    return [decode(record[name]) for name in names]
 
 
 def limits_record(limits: Limits) -> dict[str, ConfigRecordValues]:
@@ -105,7 +128,7 @@ def limits_of(config: ConfigRecord) -> Limits:
 
 def array_record(arrays: Mapping[str, npt.NDArray[np.generic]]) -> ArrayRecord:
     """Put named arrays into a record, C-contiguous: NumPy's format would otherwise store them in Fortran order."""
-    return ArrayRecord({name: Array(np.ascontiguousarray(array)) for name, array in arrays.items()})
+    return ArrayRecord({name: Array(np.asarray(array, order="C")) for name, array in arrays.items()})
 
 
 def config_of(message: Message) -> ConfigRecord:
@@ -134,6 +157,14 @@ def int_list(record: ConfigRecord, key: str) -> list[int]:
     return [int(value) for value in values]
 
 
+def number(record: ConfigRecord, key: str) -> float:
+    """Read a number, as sent by another process: anything else is malformed."""
+    value = record.get(key)
+    if not isinstance(value, int | float):
+        raise StrategyError(f"The key '{key}' of a message must hold a number, but holds a {type(value).__name__}.")
+    return value
+
+
 def arrays_of(content: RecordDict, key: str) -> ArrayRecord:
     """Return an array record of a message, sent by another process: a missing one is malformed."""
     record = content.get(key)
@@ -143,10 +174,18 @@ def arrays_of(content: RecordDict, key: str) -> ArrayRecord:
 
 
 def metrics_of(content: RecordDict) -> MetricRecord:
-    """Return the metrics of a message, sent by another process: a missing record is malformed."""
+    """Return the metrics of a message, sent by another process: a missing record, or an absurd one, is malformed.
+
+    Their names end in the run's files and charts, so that a client cannot be let to invent any number of them.
+    """
     record = content.get(METRICS)
     if not isinstance(record, MetricRecord):
         raise StrategyError(f"The message has no metrics under '{METRICS}'.")
+    if len(record) > MAX_METRICS or any(len(name) > ERROR_LENGTH for name in record):
+        raise StrategyError(
+            f"The message has {len(record)} metrics, but at most {MAX_METRICS} with names of at most {ERROR_LENGTH} "
+            "characters are taken."
+        )
     return record
 
 
