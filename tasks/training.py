@@ -208,7 +208,8 @@ def use_one_thread() -> bool:
 
     Call it before anything computes: once TensorFlow's runtime is up its threads cannot be changed. Then a warning is
     logged and False returned, unless it already has one thread. With one thread sums are added in one order, so
-    results are equal to the bit whatever the number of workers; and workers do not take each other's cores.
+    results are equal to the bit whatever the number of workers, and workers do not take each other's cores. It has to
+    hold for all of them or none: convolutions give other bits with two threads than with one.
     """
     try:
         tf.config.threading.set_intra_op_parallelism_threads(1)
