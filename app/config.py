@@ -115,6 +115,7 @@ class RunConfig(BaseModel):
     federated_evaluate_every: int = _evaluation(
         5, "rounds between evaluations on all clients' test parts; 0 = off", ge=0
     )
+    federated_evaluate_clients: int = _evaluation(0, "clients asked in such an evaluation, drawn anew; 0 = all", ge=0)
 
     @field_validator("name")
     @classmethod

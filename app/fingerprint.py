@@ -10,9 +10,9 @@ from pathlib import Path
 PACKAGES = ("app", "strategies", "tasks")
 
 
-def code_location() -> dict[str, Path]:
-    """Return the folder that each package of ours is imported from in this process."""
-    return {name: _folder(name) for name in PACKAGES}
+def code_location() -> str:
+    """Return the folder that holds our packages, as this process imports them; several folders where they are mixed."""
+    return ", ".join(sorted({str(folder.parent) for folder in _packages().values()}))
 
 
 @cache
@@ -21,7 +21,7 @@ def code_fingerprint() -> str:
 
     Paths are relative to the package, with "/" and led by its name, so that the same code elsewhere has the same value.
     """
-    return fingerprint(code_location())
+    return fingerprint(_packages())
 
 
 def fingerprint(packages: dict[str, Path]) -> str:
@@ -37,6 +37,10 @@ def fingerprint(packages: dict[str, Path]) -> str:
         digest.update(f"{len(path)} {len(content)} {path}".encode())
         digest.update(content)
     return digest.hexdigest()
+
+
+def _packages() -> dict[str, Path]:
+    return {name: _folder(name) for name in PACKAGES}
 
 
 def _folder(package: str) -> Path:

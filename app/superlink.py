@@ -23,6 +23,9 @@ DEFAULT_PORT = "39091"
 MANAGED = (":local:", ":local-in-memory:")
 NO_INSTALLATION = "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"
 PACKAGES = ("app", "strategies", "tasks", "simulation")
+INHERITED = ("KERAS_HOME", "HF_HOME", "PYTHONPATH", "CUDA_VISIBLE_DEVICES")
+"""Variables that a user sets for a run, but that count as they were when the SuperLink was started."""
+
 STOP_SECONDS = 20.0
 
 
@@ -150,6 +153,9 @@ def _unfit(listener: Listener, project: Path) -> str:
         return f"it belongs to another Python environment ({listener.command[0]})"
     if listener.environment and listener.environment.get(NO_INSTALLATION) != "1":
         return f"it was started without {NO_INSTALLATION}=1 and so would install dependencies anew for every run"
+    for name in INHERITED if listener.environment else ():
+        if listener.environment.get(name, "") != os.environ.get(name, ""):
+            return f"it was started with {name}='{listener.environment.get(name, '')}' and would keep to it"
     if listener.folder is None or listener.folder == project:
         return ""
     if not listener.folder.is_dir():
