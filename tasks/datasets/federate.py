@@ -21,7 +21,8 @@ def labelled_arrays(x: npt.ArrayLike, y: npt.ArrayLike, source: str, scale: floa
     ``y`` holds whole numbers from 0 in any numeric dtype, shape [n] or [n, 1]; ``source`` starts the error sentences,
     as in ``dataset='npz:a.npz'``. Raises `TaskError`.
     """
-    return LabelledArrays(_checked_x(np.asarray(x), source), _checked_y(np.asarray(y), np.shape(x)[:1], source), scale)
+    examples = _checked_x(_array(x, "x", source), source)
+    return LabelledArrays(examples, _checked_y(_array(y, "y", source), examples.shape[:1], source), scale)
 
 
 def images_or_numbers(x: npt.ArrayLike, y: npt.ArrayLike, source: str) -> LabelledArrays:
@@ -29,7 +30,7 @@ def images_or_numbers(x: npt.ArrayLike, y: npt.ArrayLike, source: str) -> Labell
 
     uint8 with two or more dimensions per example are images: scaled by 1/255, [n, height, width] gets a channel axis.
     """
-    x = np.asarray(x)
+    x = _array(x, "x", source)
     if x.dtype != np.uint8 or x.ndim < 3:
         return labelled_arrays(x, y, source)
     return labelled_arrays(x[..., np.newaxis] if x.ndim == 3 else x, y, source, scale=1 / 255)
@@ -63,6 +64,13 @@ def federate(
         for client_id, part in parts.items()
     }
     return ArrayData(name, arrays, central, clients, num_classes)
+
+
+def _array(values: npt.ArrayLike, name: str, source: str) -> npt.NDArray[np.generic]:
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise TaskError(f"{source}: {name} is no array, its rows differ in shape ({error}).") from error
 
 
 def _checked_x(x: npt.NDArray[np.generic], source: str) -> npt.NDArray[np.generic]:

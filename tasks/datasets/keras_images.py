@@ -22,12 +22,13 @@ def load(argument: str, spec: DataSpec) -> ArrayData:
     They stay uint8 until a client is loaded. Raises `TaskError` where they are neither cached nor can be downloaded.
     """
     name = spec.dataset
-    train, test = _arrays(name)
-    return federate(name, images_or_numbers(*train, name), images_or_numbers(*test, name), spec, num_classes=10)
+    (x_train, y_train), (x_test, y_test) = _arrays(name)
+    train, test = images_or_numbers(x_train, y_train, name), images_or_numbers(x_test, y_test, name)
+    return federate(name, train, test, spec, num_classes=10)
 
 
 def _arrays(name: str) -> Any:
-    """Return ((x, y), (x, y)), training and test part."""
+    """Return (x, y) of the training part and (x, y) of the test part."""
     import keras
 
     try:

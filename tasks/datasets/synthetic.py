@@ -8,8 +8,8 @@ Device k has int(lognormal(4, 2)) + 50 examples and
     x ~ N(v_k, diag(j ** -1.2)), j = 1..60    y = argmax(W_k x + b_k)
 
 alpha and beta are standard deviations, as in the authors' code (the paper calls them variances; for 0 and 1 it is the
-same). 'synthetic:iid' has v_k = 0, and one W and b for all. Unlike the authors', every device has a random stream of its
-own, so that device k is the same whatever the number of devices.
+same). 'synthetic:iid' has v_k = 0, and one W and b for all. Unlike the authors', every device has a random stream of
+its own, so that device k is the same whatever the number of devices.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The user's own data: ``module:function``, a function without arguments that returns arrays or federated data.
 
 It returns (x, y); or (x, y, client_ids), where client_ids [n] says whose an example is, for the partition 'natural'; or
-an object of its own with all that `tasks.data.FederatedData` names, which is used as it is. Arrays are taken as those in
-an npz file: see `tasks.datasets.federate.images_or_numbers`.
+an object of its own with all that `tasks.data.FederatedData` names, which is used as it is. Arrays are taken as those
+in an npz file: see `tasks.datasets.federate.images_or_numbers`.
 """
 
 from __future__ import annotations
