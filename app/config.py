@@ -82,14 +82,14 @@ class RunConfig(BaseModel):
     model: str = _local("cnn-small", "a model by name, or module:function for your own")
     client_optimizer: str = _local("sgd", "a Keras optimizer by name, with fresh state in every round")
     client_optimizer_args: str = _local("", 'its arguments, as in "momentum=0.9,nesterov=true"')
-    learning_rate: float = _local(0.1, "of the clients' optimizer", gt=0, le=1e3)
+    learning_rate: float = _local(0.2, "of the clients' optimizer", gt=0, le=1e3)
     lr_warmup_rounds: int = _local(0, "rounds in which the learning rate rises to its value in equal steps", ge=0)
     lr_decay: Literal["none", "exponential", "cosine", "step"] = _local("none", "how the rate falls over the rounds")
     lr_decay_rate: float = _local(0.99, "exponential: factor per round; step: factor per step", gt=0, le=1)
     lr_decay_rounds: int = _local(10, "step: rounds between two steps", ge=1)
-    local_epochs: int = _local(1, "passes over its data that a client makes in a round", ge=1, le=10**6)
+    local_epochs: int = _local(5, "passes over its data that a client makes in a round", ge=1, le=10**6)
     local_steps: int = _local(0, "exactly so many gradient steps instead of epochs; 0 = epochs", ge=0, le=10**9)
-    batch_size: int = _local(10, "examples per gradient step; the last, smaller batch of an epoch counts", ge=1)
+    batch_size: int = _local(5, "examples per gradient step; the last, smaller batch of an epoch counts", ge=1)
     full_training_examples: int = _local(
         0, "clients with fewer examples than this train proportionally less, but at least once; 0 = off", ge=0
     )

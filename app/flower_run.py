@@ -53,13 +53,14 @@ def run(request: Request, show: Callable[[str], None]) -> int:
     if connection.managed:
         check_running_superlink(project)
         config = with_absolute_paths(config, request.folder)
+    federation = federation_arguments(request, config, connection)
+    where = f"{worker_count(request, config)} workers here" if connection.managed else f"SuperLink '{connection.name}'"
+    show(f"Starting on {where}; the first round may be half a minute away.")
     with tempfile.TemporaryDirectory(prefix="fedkeras-") as folder:
         file = Path(folder) / "run-config.toml"
         file.write_text(as_toml(config.to_run_config()), encoding="utf-8")
         command = [flwr(), "run", str(project), connection.name, "--run-config", str(file), "--stream"]
-        return _Stream(connection, request.verbose, show).follow(
-            command + federation_arguments(request, config, connection)
-        )
+        return _Stream(connection, request.verbose, show).follow(command + federation)
 
 
 def project_folder() -> Path:
@@ -81,7 +82,7 @@ def federation_arguments(request: Request, config: RunConfig, connection: Connec
                 "SuperLink with nodes of its own: leave them out."
             )
         return []
-    workers = request.workers or _default_workers(config)
+    workers = worker_count(request, config)
     if workers < config.min_nodes:
         raise UserError(
             f"--workers is {workers}, but 'min-nodes' is {config.min_nodes}: a worker is a node; change one."
@@ -96,9 +97,10 @@ def federation_arguments(request: Request, config: RunConfig, connection: Connec
     return ["--federation-config", " ".join(f"{key}={json.dumps(value)}" for key, value in settings.items())]
 
 
-def _default_workers(config: RunConfig) -> int:
+def worker_count(request: Request, config: RunConfig) -> int:
+    """Return the number of workers asked for, else one per core, but no more than can find work in a round."""
     cohort = config.clients_per_round or config.num_clients
-    return max(min(usable_cores(), cohort), config.min_nodes)
+    return request.workers or max(min(usable_cores(), cohort), config.min_nodes)
 
 
 def as_toml(values: Mapping[str, Value]) -> str:

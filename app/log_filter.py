@@ -16,6 +16,9 @@ _OURS = re.compile(r"(DEBUG|INFO|WARNING|ERROR|CRITICAL) (?!:)(.*)")
 _LEVEL = re.compile(r"(DEBUG|INFO|WARNING|ERROR|CRITICAL) :(.*)")
 _LEVEL_WIDTH = 10  # Flower pads its levels to so many characters with the blank before the message
 _RUN_ID = re.compile(r"Successfully started run (\d+)")
+_WARNING = re.compile(r".*\.py:\d+: (?:Future|PendingDeprecation|Deprecation)Warning: ")
+"""Python's way to tell developers of later versions; the line of code follows, indented."""
+
 _WORKER = re.compile(r"\((?:\w+ )?(?:pid|ip)=[^)]*\)")
 _REFUSAL = re.compile(rf"(\w+\.)*{RunRefused.__name__}\b")
 _BOX_TOP, _BOX_SIDE, _BOX_END = "╭", "│", "╰"
@@ -33,8 +36,8 @@ _NOISE = re.compile(
             # TensorFlow, also before its log level counts
             r"[IWEF]\d{4} \d\d:\d\d|WARNING: All log messages before absl|This TensorFlow binary is optimized",
             r"To enable the following instructions|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IW] (?:tensorflow|external)",
-            # Ray and Python warnings
-            r".*(?:Future|Deprecation)Warning: |warnings\.warn\(|.*Started a local Ray instance|.*ray/_private/",
+            # Ray
+            r".*Started a local Ray instance",
         )
     )
 )
@@ -47,6 +50,7 @@ class LogFilter:
         self.run_id: str | None = None
         self.run_directory: str | None = None
         self.errors: list[str] = []
+        self._warned = False  # the last line was a warning, so this one may be its line of code
         self._box: list[str] = []
         self._traceback: list[str] = []
         self._ended = False  # the held traceback has its last line, but may be chained to another
@@ -97,7 +101,8 @@ class LogFilter:
         return [*self.close(), *self._shown(text)]
 
     def _shown(self, text: str) -> list[str]:
-        if _WORKER.match(text):  # the workers' own log repeats what the server is told in replies
+        code, self._warned = self._warned and text.startswith("  "), bool(_WARNING.match(text))
+        if code or self._warned or _WORKER.match(text):  # the workers' own log repeats what the server is told in replies
             return []
         level, message = _split(text)
         if not message.strip() or (not _OURS.fullmatch(text) and _NOISE.match(message.strip())):

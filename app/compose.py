@@ -1,0 +1,60 @@
+"""Turns a run config into the values that tasks and strategies are made of: the one place where keys meet classes."""
+
+from __future__ import annotations
+
+from app.config import RunConfig
+from strategies import registry
+from strategies.admission import Limits
+from strategies.composition import Composition
+from strategies.federated import RoundRules
+from tasks.datasets import DataSpec
+from tasks.partition import Partition
+from tasks.schedules import LearningRate
+
+
+def data_spec(config: RunConfig) -> DataSpec:
+    """Return what decides the data and how they are dealt to clients."""
+    partition = Partition(
+        kind=config.partition,
+        num_clients=config.num_clients,
+        dirichlet_alpha=config.dirichlet_alpha,
+        classes_per_client=config.classes_per_client,
+        quantity_skew=config.quantity_skew,
+        min_examples=config.min_client_examples,
+        seed=config.seed,
+    )
+    return DataSpec(
+        dataset=config.dataset,
+        partition=partition,
+        test_fraction=config.test_fraction,
+        client_test_fraction=config.client_test_fraction,
+        seed=config.seed,
+    )
+
+
+def learning_rate(config: RunConfig) -> LearningRate:
+    """Return the clients' learning rate over the rounds; a cosine ends at zero with the last round."""
+    after_warmup = max(1, config.num_rounds - config.lr_warmup_rounds)
+    rate, rounds = {
+        "cosine": (0.0, after_warmup),
+        "step": (config.lr_decay_rate, config.lr_decay_rounds),
+    }.get(config.lr_decay, (config.lr_decay_rate, 1))
+    return LearningRate(config.learning_rate, config.lr_warmup_rounds, config.lr_decay, rate, rounds)
+
+
+def composition(config: RunConfig) -> Composition:
+    """Return the strategy by name, with the options it knows."""
+    return registry.build(config.strategy, config.to_run_config())
+
+
+def round_rules(config: RunConfig) -> RoundRules:
+    """Return how rounds are run."""
+    return RoundRules(
+        min_replies=config.min_replies,
+        max_skipped_rounds=config.max_skipped_rounds,
+        clients_per_message=config.clients_per_message,
+        limits=Limits(float(config.max_client_examples), config.max_update_norm),
+        evaluate_every=config.evaluate_every,
+        federated_evaluate_every=config.federated_evaluate_every,
+        federated_evaluate_clients=config.federated_evaluate_clients,
+    )

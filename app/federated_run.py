@@ -1,0 +1,168 @@
+"""One run of a federation, as the server sees it: from the config to the model, the metrics and the report."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from flwr.app import ArrayRecord, MetricRecord
+from flwr.serverapp import Grid
+
+from app.compose import composition, data_spec, learning_rate, round_rules
+from app.config import RunConfig
+from app.errors import UserError
+from app.fingerprint import code_fingerprint, code_location
+from app.report.build import write_report
+from app.run_directory import RunDirectory, RunState
+from app.sinks import run_sinks
+from app.units import percent
+from strategies import wire
+from strategies.describe import Census, properties_in_common
+from strategies.errors import StrategyError
+from strategies.federated import CentralEvaluation, FederatedStrategy, Observer
+from strategies.records import RoundRecord
+from tasks.errors import TaskError
+
+if TYPE_CHECKING:
+    from tasks.task import Task
+
+logger = logging.getLogger(__name__)
+
+OTHER_CODE = (
+    "If a SuperLink of another project or checkout is running on this machine, stop it with 'fedkeras down' and start "
+    "the run again; in a deployment, restart the SuperNodes with the same version of the code."
+)
+
+
+@dataclass
+class FederatedRun:
+    """A run in progress. ``rounds`` counts the finished ones; ``last`` is the record of the latest central evaluation.
+
+    ``observers`` are told of each round after the run's own sinks.
+    """
+
+    config: RunConfig
+    directory: RunDirectory
+    observers: Sequence[Observer] = ()
+    rounds: int = 0
+    last: RoundRecord | None = None
+    _open: threading.Lock = field(default_factory=threading.Lock)  # taken, for good, by whoever closes the run
+
+    def execute(self, grid: Grid) -> None:
+        """Train and save everything. Raises UserError, TaskError or StrategyError for what the user can mend."""
+        config = self.config
+        parts = composition(config)
+        self.directory.write_config(config.to_run_config())
+        self.directory.write_versions(code_fingerprint(), code_location())
+        census = Census(grid, config.round_timeout, code_fingerprint(), code_location(), OTHER_CODE)
+        census.start(config.min_nodes, config.node_timeout, meanwhile=lambda: self.task)
+        self._check_nodes(census)
+        self._write_population(census)
+        sinks = run_sinks(self.directory, logger, config.num_rounds)
+        strategy = FederatedStrategy(
+            parts,
+            round_rules(config),
+            config.seed,
+            census=census,
+            round_config=lambda number: {"learning-rate": learning_rate(config).at(number)},
+            observers=[*(sink.round for sink in sinks), self._count, *self.observers],
+        )
+        try:
+            result = strategy.start(
+                grid, self._initial_arrays(), config.num_rounds, config.round_timeout, evaluate_fn=self._evaluation()
+            )
+        finally:
+            for sink in sinks:
+                sink.close()
+        self._save_model(result.arrays)
+
+    @cached_property
+    def task(self) -> Task:
+        """The run config's task in this process; the first use imports TensorFlow."""
+        from app.local_task import local_task
+
+        return local_task(self.config, data_spec(self.config))
+
+    @contextmanager
+    def status(self) -> Iterator[None]:
+        """Keep ``status.json`` true, and write the report at the end, whatever the end is."""
+        self.directory.write_status("running")
+        try:
+            yield
+        except (UserError, TaskError, StrategyError) as error:
+            self._close("failed", str(error))
+            raise
+        except Exception as error:
+            self._close("failed", f"{type(error).__name__}: {error}")
+            raise
+        except BaseException:
+            self.interrupt()
+            raise
+        self._close("completed", self._outcome())
+        logger.info("%s", self._outcome())
+
+    def interrupt(self) -> None:
+        """Close the run directory of a run that is stopped from outside; does nothing once the run has ended."""
+        self._close("interrupted", "The run was stopped before its end.")
+
+    def _close(self, state: RunState, message: str) -> None:
+        if self._open.acquire(blocking=False):
+            self.directory.write_status(state, message, self.rounds)
+            if self.directory.metrics.exists():
+                logger.info("Report: %s", write_report([self.directory.path]))
+
+    def _outcome(self) -> str:
+        central = self.last.central if self.last else None
+        accuracy = f"central accuracy {percent(central['accuracy'])}, " if central else ""
+        return f"Finished {self.rounds} rounds: {accuracy}run directory {self.directory.path}"
+
+    def _count(self, record: RoundRecord) -> None:
+        self.rounds = record.round
+        if record.central is not None:
+            self.last = record
+
+    def _check_nodes(self, census: Census) -> None:
+        common = properties_in_common(list(census.nodes.values()))
+        data = self.task.data
+        if (shape := common.get("input-shape", list(data.input_shape))) != list(data.input_shape):
+            raise UserError(
+                f"The nodes' examples have the shape {shape!r}, but the server's data set '{self.config.dataset}' has "
+                f"{list(data.input_shape)}: set 'dataset' to one of the same shape as the nodes' data."
+            )
+        if (classes := common.get("num-classes", data.num_classes)) != data.num_classes:
+            raise UserError(
+                f"The nodes' data have {classes!r} classes, but the server's data set '{self.config.dataset}' has "
+                f"{data.num_classes}: set 'dataset' to one with the same classes as the nodes' data."
+            )
+
+    def _write_population(self, census: Census) -> None:
+        clients = census.population().clients
+        counts: Mapping[str, list[int]] = {}
+        if set(self.task.data.client_ids) == {client.id for client in clients}:
+            counts = dict(zip(self.task.data.client_ids, self.task.data.label_counts().tolist(), strict=True))
+        self.directory.write_population(clients, counts or None)
+
+    def _initial_arrays(self) -> ArrayRecord:
+        model = self.task.build_model()
+        return wire.array_record({weight.path: weight.numpy() for weight in model.weights})
+
+    def _evaluation(self) -> CentralEvaluation | None:
+        test = self.task.data.central_test()
+        if len(test) == 0 or self.config.evaluate_every == 0:
+            return None
+
+        def evaluate(number: int, arrays: ArrayRecord) -> MetricRecord:
+            result = self.task.trainer.evaluate(wire.read_weights(arrays).arrays, test)
+            return MetricRecord({"loss": result.loss, "accuracy": result.accuracy})
+
+        return evaluate
+
+    def _save_model(self, arrays: ArrayRecord) -> None:
+        model = self.task.build_model()
+        model.set_weights(wire.read_weights(arrays).arrays)
+        self.directory.save_model(model)

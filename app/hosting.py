@@ -1,0 +1,105 @@
+"""Which clients a node hosts and where their data lie: read from its ``--node-config`` and the run config.
+
+- A node of a simulation (its config has Flower's ``partition-id`` and no ``client-id``) can host every client that the
+  run config's data set is cut into.
+- A deployed node names its own: ``client-id`` (several with commas between them) and ``data-path``, an ``.npz`` file or
+  a folder of TFRecords. Without a ``data-path`` the named clients are those of the run config's data set; without a
+  ``client-id`` the node hosts every client in its file.
+
+``device-class`` and ``region`` are for the metrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from app.compose import data_spec
+from app.config import RunConfig
+from app.errors import UserError
+from strategies.population import ClientInfo
+from tasks.data import ClientData, FederatedData
+from tasks.datasets import DataSpec, load_data
+
+NODE_KEYS = ("client-id", "data-path", "device-class", "region")
+
+NodeConfig = Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Hosted:
+    """The clients of one node: ``names`` maps a client's id to its name in the data."""
+
+    spec: DataSpec
+    data: FederatedData
+    names: Mapping[str, str]
+    device_class: str = ""
+    region: str = ""
+
+    def clients(self) -> tuple[ClientInfo, ...]:
+        """Return what the node tells the server of its clients."""
+        return tuple(
+            ClientInfo(client, self.data.num_train(name), self.device_class, self.region)
+            for client, name in self.names.items()
+        )
+
+    def train(self, client: str) -> ClientData:
+        """Return a client's training part."""
+        return self.data.train(self._name(client))
+
+    def test(self, client: str) -> ClientData:
+        """Return a client's own test part; may be empty."""
+        return self.data.test(self._name(client))
+
+    def _name(self, client: str) -> str:
+        if client not in self.names:
+            raise UserError(f"The server asked for the client '{client}', which this node does not host.")
+        return self.names[client]
+
+
+def is_simulated(node_config: NodeConfig) -> bool:
+    """Tell whether the node belongs to a simulation, in which processes live from message to message."""
+    return "partition-id" in node_config and not {"client-id", "data-path"} & node_config.keys()
+
+
+def hosted_clients(config: RunConfig, node_config: NodeConfig) -> Hosted:
+    """Return the clients of a node. Raises UserError or TaskError with the sentence for whoever set the node up."""
+    spec = node_data_spec(config, node_config)
+    data = load_data(spec)
+    names = {client: client for client in data.client_ids}
+    if "client-id" in node_config:
+        names = _named(str(node_config["client-id"]), data)
+    elif not is_simulated(node_config) and "data-path" not in node_config:
+        raise UserError(
+            'The node does not say which client it is: start the SuperNode with --node-config \'client-id="NAME" '
+            'data-path="FILE.npz"\'.'
+        )
+    device, region = (str(node_config.get(key, "")) for key in ("device-class", "region"))
+    return Hosted(spec, data, names, device, region)
+
+
+def node_data_spec(config: RunConfig, node_config: NodeConfig) -> DataSpec:
+    """Return where the node's data lie: its own path, if it names one, or the run config's data set."""
+    spec = data_spec(config)
+    if "data-path" not in node_config:
+        return spec
+    path = Path(str(node_config["data-path"])).expanduser()
+    if not path.exists():
+        raise UserError(f"The node's 'data-path' is '{path}', where there is nothing: correct it in --node-config.")
+    kind = "tfrecord" if path.is_dir() else "npz"
+    own = replace(spec.partition, kind="natural")
+    return replace(spec, dataset=f"{kind}:{path.resolve()}", partition=own, test_fraction=0.0)
+
+
+def _named(ids: str, data: FederatedData) -> dict[str, str]:
+    clients = [client.strip() for client in ids.split(",") if client.strip()]
+    if len(clients) == 1 and len(data.client_ids) == 1:
+        return {clients[0]: data.client_ids[0]}
+    missing = [client for client in clients if client not in data.client_ids]
+    if missing or not clients:
+        raise UserError(
+            f"The node's 'client-id' is '{ids}', but the data '{data.name}' have {len(data.client_ids)} clients, from "
+            f"'{data.client_ids[0]}' to '{data.client_ids[-1]}': correct it in --node-config."
+        )
+    return {client: client for client in clients}
