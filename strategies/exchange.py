@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator, Sequence
 
 from flwr.app import Error, Message
-from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_object import UnexpectedObjectContentError
 from google.protobuf.message import DecodeError
@@ -24,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 SHORTEST_WAIT, LONGEST_WAIT = 0.005, 0.5
 SLOWDOWN = 1.3
+
+UNREADABLE = 1000  # the code of an error reply that stands for one that no Flower wrote; Flower's own codes are below
 
 # What Flower raises while it decodes a reply that no Flower wrote; errors of the connection are others, and pass.
 UNDECODABLE = (
@@ -88,5 +89,4 @@ class Exchange:
             error = "it claims to answer another message"
         except UNDECODABLE as raised:
             error = f"Flower cannot decode it: {type(raised).__name__}: {raised}"
-        code = ErrorCode.REPLY_MESSAGE_UNAVAILABLE
-        return Message(Error(code, f"The reply is not valid: {error}"), reply_to=self._unanswered[message_id])
+        return Message(Error(UNREADABLE, f"The reply is not valid: {error}"), reply_to=self._unanswered[message_id])

@@ -16,6 +16,7 @@ from strategies import wire
 from strategies.admission import Limits, Reason, judge, judge_partial
 from strategies.composition import Codec
 from strategies.errors import LayoutError, StrategyError
+from strategies.exchange import UNREADABLE
 from strategies.fixed_point import FixedPointSum
 from strategies.updates import PartialSum, Update
 
@@ -111,7 +112,8 @@ class ReplyReader:
     def read(self, reply: Message, asked: Sequence[str]) -> list[Outcome]:
         """Return what became of each client in ``asked``; never raises for what a client sent."""
         if reply.has_error():
-            return [Rejection(client, Reason.ERROR, reply.error.reason or "no reason given") for client in asked]
+            reason = Reason.MALFORMED if reply.error.code == UNREADABLE else Reason.ERROR
+            return [Rejection(client, reason, reply.error.reason or "") for client in asked]
         try:
             return list(self._outcomes(reply.content, asked))
         except LayoutError as error:

@@ -8,7 +8,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 
 from strategies import wire
-from strategies.client import client_mods, delta_mod, each_client, packing_mod
+from strategies.client import delta_mod, each_client, packing_mod
 from strategies.errors import StrategyError
 from strategies.seeding import child_seed
 from tests.strategies.toy_federation import (
@@ -220,10 +220,10 @@ def test_an_error_reply_of_the_handler_is_that_clients_error_in_its_words() -> N
             return Message(Error(0, "out of battery"), reply_to=message)
         return Message(honest_content(client), reply_to=message)
 
-    call = handler
-    for mod in reversed(client_mods()):
-        call = (lambda mod, inner: lambda message, context: mod(message, context, inner))(mod, call)
-    pack = call(request(["0", "1"]), CONTEXT).content["pack"]
+    def with_delta(message: Message, context: Context) -> Message:
+        return delta_mod(message, context, handler)
+
+    pack = packing_mod(request(["0", "1"]), CONTEXT, with_delta).content["pack"]
     assert wire.text_list(pack, "reasons") == ["", "error"]
     assert "out of battery" in wire.text_list(pack, "details")[1]
 

@@ -1,0 +1,154 @@
+"""Sending and collecting: replies as they arrive, a deadline, and replies that cannot be decoded."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from flwr.app import Message, RecordDict
+from flwr.supercore.inflatable.inflatable_object import UnexpectedObjectContentError
+
+from simulation.inline import InlineGrid
+from strategies import wire
+from strategies.exchange import UNREADABLE, Exchange
+from tests.strategies.toy_federation import app
+
+
+@dataclass
+class ScriptedGrid(InlineGrid):
+    """A grid whose messages are answered after so many pulls; ``raises`` are pulls that fail, as in decoding."""
+
+    delays: dict[int, int] = field(default_factory=dict)
+    raises: dict[int, Exception] = field(default_factory=dict)
+    lost: set[int] = field(default_factory=set)
+    pulled_at_once: int = 0
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        ids = list(super().push_messages(messages))
+        return [message_id for position, message_id in enumerate(ids) if position not in self.lost]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        ids = list(message_ids)
+        self.pulled_at_once = max(self.pulled_at_once, len(ids))
+        replies = []
+        for message_id in ids:
+            position = int(message_id.rpartition("-")[2]) - 1
+            if position in self.raises:
+                raise self.raises[position]
+            self.delays[position] = self.delays.get(position, 0) - 1
+            if self.delays[position] < 0 and message_id in self._waiting:
+                request = self._waiting.pop(message_id)
+                replies.append(Message(RecordDict(), reply_to=request))
+        return replies
+
+
+def grid_and_requests(count: int, **script: object) -> tuple[ScriptedGrid, list[Message]]:
+    nodes = {node: {} for node in range(1, count + 1)}
+    grid = ScriptedGrid(app(), nodes, **script)  # type: ignore[arg-type]
+    return grid, [Message(RecordDict(), node, "train", ttl=60.0) for node in nodes]
+
+
+def answered(replies: Iterable[Message]) -> list[int]:
+    return [reply.metadata.src_node_id for reply in replies]
+
+
+def test_replies_come_in_the_order_of_their_arrival() -> None:
+    grid, requests = grid_and_requests(5, delays={0: 4, 1: 2, 2: 0, 3: 1, 4: 3})
+    exchange = Exchange(grid, requests, timeout=30)
+    assert answered(exchange.replies()) == [3, 4, 2, 5, 1]
+    assert exchange.unanswered() == []
+
+
+def test_replies_are_pulled_one_at_a_time_so_that_only_one_is_in_memory() -> None:
+    grid, requests = grid_and_requests(20)
+    assert len(answered(Exchange(grid, requests, timeout=30).replies())) == 20
+    assert grid.pulled_at_once == 1
+
+
+def test_the_deadline_leaves_out_what_has_not_come_and_keeps_what_has() -> None:
+    grid, requests = grid_and_requests(3, delays={1: 10**9})
+    start = time.monotonic()
+    exchange = Exchange(grid, requests, timeout=0.1)
+    assert answered(exchange.replies()) == [1, 3]
+    assert 0.1 <= time.monotonic() - start < 2
+    assert exchange.unanswered() == [requests[1]]
+
+
+def test_a_deadline_of_zero_takes_what_is_there() -> None:
+    grid, requests = grid_and_requests(2, delays={1: 5})
+    assert answered(Exchange(grid, requests, timeout=0).replies()) == [1]
+
+
+def test_no_requests_no_waiting() -> None:
+    grid, _ = grid_and_requests(1)
+    assert answered(Exchange(grid, [], timeout=100).replies()) == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TypeError("Invalid arguments for Array"),
+        KeyError("arraychunk_ids"),
+        UnexpectedObjectContentError("abc", "no head"),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+        AttributeError("'Array' object has no attribute 'metadata'"),
+        RecursionError("maximum recursion depth exceeded"),
+        MemoryError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_reply_that_flower_cannot_decode_is_the_error_of_that_one(error: Exception) -> None:
+    grid, requests = grid_and_requests(4, raises={1: error})
+    replies = list(Exchange(grid, requests, timeout=30).replies())
+    assert answered(replies) == [1, 2, 3, 4]
+    assert [reply.has_error() for reply in replies] == [False, True, False, False]
+    assert type(error).__name__ in replies[1].error.reason
+    assert replies[1].error.code == UNREADABLE
+    assert replies[1].metadata.reply_to_message_id == requests[1].metadata.message_id
+
+
+def test_a_lost_connection_is_no_reply_and_ends_the_exchange() -> None:
+    grid, requests = grid_and_requests(2, raises={0: ConnectionError("refused")})
+    with pytest.raises(ConnectionError):
+        answered(Exchange(grid, requests, timeout=30).replies())
+
+
+def test_a_reply_that_claims_to_answer_another_message_is_the_error_of_its_sender() -> None:
+    class Impostor(ScriptedGrid):
+        def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+            for reply in super().pull_messages(message_ids):
+                if reply.metadata.src_node_id == 2:
+                    reply.metadata.__dict__["_reply_to_message_id"] = "message-1"
+                yield reply
+
+    _, requests = grid_and_requests(3)
+    grid = Impostor(app(), {1: {}, 2: {}, 3: {}})
+    replies = list(Exchange(grid, requests, timeout=30).replies())
+    assert [reply.has_error() for reply in replies] == [False, True, False]
+    assert "claims to answer another message" in replies[1].error.reason
+
+
+def test_what_could_not_be_sent_is_not_waited_for() -> None:
+    grid, requests = grid_and_requests(3, lost={0, 2})
+    start = time.monotonic()
+    exchange = Exchange(grid, requests, timeout=100)
+    assert answered(exchange.replies()) == [2]
+    assert time.monotonic() - start < 5
+    assert exchange.unanswered() == [requests[0], requests[2]]
+
+
+def test_replies_are_not_kept() -> None:
+    """A reply may be as large as the model: once it is folded, nobody may hold it any more."""
+    import gc
+    import weakref
+
+    grid, requests = grid_and_requests(6)
+    alive: list[weakref.ref[Message]] = []
+    most = 0
+    for reply in Exchange(grid, requests, timeout=30).replies():
+        reply.content["update"] = wire.array_record({"delta": np.zeros(10, np.float32)})
+        alive.append(weakref.ref(reply))
+        gc.collect()
+        most = max(most, sum(ref() is not None for ref in alive))
+    assert most <= 2  # the one just yielded, and the one that it replaces
