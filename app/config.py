@@ -23,7 +23,7 @@ DATASETS = ("digits", "mnist", "fashion-mnist", "cifar10", "femnist", "synthetic
 DATASET_PREFIXES = ("npz:", "tfrecord:", "synthetic:")
 MODELS = ("logistic", "mlp", "mlp-dropout", "cnn-small", "cnn", "cnn-cifar")
 OPTIMIZERS = (
-    *("adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw", "ftrl", "lion", "muon", "nadam"),
+    *("adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw", "ftrl", "lamb", "lion", "muon", "nadam"),
     *("rmsprop", "schedulefreeadamw", "sgd"),
 )
 

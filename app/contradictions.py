@@ -69,10 +69,11 @@ def _cohort(config: RunConfig) -> Iterator[str]:
 
 
 def _training(config: RunConfig) -> Iterator[str]:
-    if config.local_steps > 0 and config.local_epochs != 1:
+    usual = type(config).model_fields["local_epochs"].default
+    if config.local_steps > 0 and config.local_epochs != usual:
         yield (
             f"The keys 'local-steps' ({config.local_steps}) and 'local-epochs' ({config.local_epochs}) exclude each "
-            "other: leave 'local-epochs' at 1 to train by steps, or set 'local-steps' to 0."
+            f"other: leave 'local-epochs' at {usual} to train by steps, or set 'local-steps' to 0."
         )
     if config.lr_warmup_rounds > config.num_rounds:
         yield (

@@ -102,7 +102,9 @@ class LogFilter:
 
     def _shown(self, text: str) -> list[str]:
         code, self._warned = self._warned and text.startswith("  "), bool(_WARNING.match(text))
-        if code or self._warned or _WORKER.match(text):  # the workers' own log repeats what the server is told in replies
+        if (
+            code or self._warned or _WORKER.match(text)
+        ):  # the workers' own log repeats what the server is told in replies
             return []
         level, message = _split(text)
         if not message.strip() or (not _OURS.fullmatch(text) and _NOISE.match(message.strip())):

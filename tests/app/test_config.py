@@ -1,0 +1,209 @@
+"""The run config: its keys, the sentences on mistakes, and its copy in pyproject.toml."""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from app.config import DATASETS, MODELS, OPTIMIZERS, RunConfig, allowed_values, section_of
+from app.errors import ConfigError, UserError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def refusal(**keys: object) -> str:
+    """The sentences for a config that must be refused; ``_`` stands for ``-``."""
+    with pytest.raises(ConfigError) as caught:
+        RunConfig.from_run_config({key.replace("_", "-"): value for key, value in keys.items()})
+    return str(caught.value)
+
+
+def test_pyproject_holds_the_same_keys_defaults_and_order() -> None:
+    pyproject = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    in_file = pyproject["tool"]["flwr"]["app"]["config"]
+    declared = RunConfig().to_run_config()
+    assert list(in_file.items()) == list(declared.items())
+    assert [type(value) for value in in_file.values()] == [type(value) for value in declared.values()]
+
+
+def test_every_key_has_a_meaning_a_section_and_says_what_it_allows() -> None:
+    for field in RunConfig.model_fields.values():
+        assert field.description, field.alias
+        assert section_of(field), field.alias
+        assert allowed_values(field), field.alias
+
+
+def test_round_trip_through_flowers_dict() -> None:
+    config = RunConfig.from_run_config({"num-rounds": 7, "learning-rate": 1, "dataset": "mnist"})
+    assert (config.num_rounds, config.learning_rate, config.dataset) == (7, 1.0, "mnist")
+    assert isinstance(config.learning_rate, float)
+    assert RunConfig.from_run_config(config.to_run_config()) == config
+    assert all(isinstance(value, bool | int | float | str) for value in config.to_run_config().values())
+
+
+def test_a_config_is_frozen_and_hashable() -> None:
+    config = RunConfig()
+    assert hash(config) == hash(RunConfig())
+    with pytest.raises(ValueError, match="frozen"):
+        config.seed = 3  # type: ignore[misc]
+
+
+def test_a_config_error_is_a_user_error() -> None:
+    assert issubclass(ConfigError, UserError)
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"), [("num_rounds", "num-rounds"), ("lerning-rate", "learning-rate"), ("Batch-Size", "batch-size")]
+)
+def test_unknown_key_with_a_close_one(key: str, meant: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        RunConfig.from_run_config({key: 1})
+    assert str(caught.value) == f"There is no key '{key}'; did you mean '{meant}'?"
+
+
+def test_unknown_key_without_a_close_one() -> None:
+    assert refusal(xyzzy=1) == "There is no key 'xyzzy'; 'fedkeras config' lists the keys."
+
+
+def test_the_attribute_spelling_is_not_a_key() -> None:
+    with pytest.raises(ConfigError, match="no key 'num_clients'"):
+        RunConfig.from_run_config({"num_clients": 3})
+
+
+ROUNDS = "a whole number, at least 1 and at most 1000000"
+RATE = "a number, above 0 and at most 1000"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "given", "must_be"),
+    [
+        ("num-rounds", "ten", "'ten'", ROUNDS),
+        ("num-rounds", 1.5, "1.5", ROUNDS),
+        ("seed", True, "True", "a whole number, at least 0 and at most 9223372036854775807"),
+        ("batch-size", 0, "0", "a whole number, at least 1"),
+        ("learning-rate", 0, "0", RATE),
+        ("learning-rate", float("nan"), "nan", RATE),
+        ("max-update-norm", float("inf"), "inf", "a number, at least 0"),
+        ("test-fraction", 1.0, "1.0", "a number, at least 0 and below 1"),
+        ("weighting", "size", "'size'", "one of examples, uniform"),
+        ("model", 3, "3", "a string"),
+        ("model", [1], "[1]", "a string"),
+        ("runs-dir", " ", "' '", "the path of a folder"),
+    ],
+)
+def test_type_and_bound_sentences(key: str, value: object, given: str, must_be: str) -> None:
+    assert refusal(**{key: value}) == f"The key '{key}' is {given}, but must be {must_be}."
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "part"),
+    [
+        ("dataset", "mnits", "did you mean 'mnist'?"),
+        ("dataset", "npz:", "npz:... with something after the colon"),
+        ("dataset", "my.module:", "or npz:PATH, tfrecord:DIR or module:function"),
+        ("lr-decay", "cosin", "one of none, exponential, cosine, step; did you mean 'cosine'?"),
+        ("model", "resnet", "one of logistic, mlp, mlp-dropout, cnn-small, cnn, cnn-cifar, or module:function"),
+        ("client-optimizer", "sgdd", "did you mean 'sgd'?"),
+        ("client-optimizer-args", "momentum", 'as in "momentum=0.9,nesterov=true"'),
+        ("strategy", "fedavgg", "but must be 'fedavg'"),
+        ("name", "a/b", "empty or letters, digits"),
+        ("name", "..", "empty or letters, digits"),
+    ],
+)
+def test_named_values_are_refused_with_the_choice(key: str, value: str, part: str) -> None:
+    sentence = refusal(**{key: value})
+    assert sentence.startswith(f"The key '{key}' is {value!r}, but must be ")
+    assert part in sentence
+    assert "\n" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("dataset", "npz:/a b/c.npz?x=x_raw&client=center"),
+        ("dataset", "synthetic:0.5,0.5"),
+        ("dataset", "my.package.module:load"),
+        ("model", "my_models:build"),
+        ("client-optimizer", "AdamW"),
+        ("client-optimizer-args", "momentum=0.9, nesterov=true"),
+        ("name", "run_1.b-2"),
+    ],
+)
+def test_named_values_that_are_allowed(key: str, value: str) -> None:
+    config = RunConfig.from_run_config({key: value})
+    assert config.to_run_config()[key] == value
+
+
+CONTRADICTIONS: list[tuple[dict[str, object], str]] = [
+    ({"clients-per-round": 51}, "'clients-per-round' is 51, but 'num-clients' is only 50"),
+    ({"min-replies": 11}, "'min-replies' is 11, but only 10 clients train in a round"),
+    ({"min-replies": 51, "clients-per-round": 0}, "'min-replies' is 51, but only 50 clients train"),
+    ({"local-steps": 5, "local-epochs": 2}, "'local-steps' (5) and 'local-epochs' (2) exclude each other"),
+    ({"classes-per-client": 3}, "'classes-per-client' is 3, but does nothing with partition 'dirichlet'"),
+    ({"dirichlet-alpha": 1.0, "partition": "iid"}, "'dirichlet-alpha' is 1.0, but does nothing with partition 'iid'"),
+    ({"quantity-skew": 2.0}, "'quantity-skew' is 2.0, but does nothing"),
+    ({"lr-decay-rate": 0.5}, "'lr-decay-rate' is 0.5, but does nothing with lr-decay 'none'"),
+    ({"lr-decay-rounds": 5, "lr-decay": "exponential"}, "'lr-decay-rounds' is 5, but does nothing"),
+    ({"partition": "natural"}, "the data set 'digits' does not say whose an example is"),
+    ({"dataset": "tfrecord:silos"}, "TFRecord silos are never mixed"),
+    ({"client-test-fraction": 0.0}, "'federated-evaluate-every' is 5, but 'client-test-fraction' 0"),
+    ({"lr-warmup-rounds": 31}, "'lr-warmup-rounds' is 31, but the run has only 30 rounds"),
+]
+
+
+@pytest.mark.parametrize(("values", "sentence"), CONTRADICTIONS)
+def test_contradictions_are_refused(values: dict[str, object], sentence: str) -> None:
+    refused = refusal(**values)
+    assert sentence in refused
+    assert "\n" not in refused
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"clients-per-round": 0, "min-replies": 50},
+        {"dataset": "femnist", "partition": "natural", "clients-per-round": 100},
+        {"dataset": "npz:a.npz", "partition": "natural", "clients-per-round": 0, "min-replies": 9},
+        {"partition": "pathological", "classes-per-client": 3},
+        {"partition": "shards", "classes-per-client": 4},
+        {"local-steps": 5},
+        {"client-test-fraction": 0.0, "federated-evaluate-every": 0},
+        {"dataset": "npz:a.npz", "client-test-fraction": 0.0},
+        {"lr-decay": "step", "lr-decay-rate": 0.5, "lr-decay-rounds": 3, "lr-warmup-rounds": 30},
+    ],
+)
+def test_sound_combinations_pass(values: dict[str, object]) -> None:
+    RunConfig.from_run_config(values)
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    sentences = refusal(num_rounds=0, batch_size=0, xyzzy=1).splitlines()
+    assert len(sentences) == 3
+
+
+def literal(file: str, name: str) -> list[str]:
+    """The strings in a module-level assignment, read without importing Keras."""
+    tree = ast.parse((REPOSITORY / file).read_text())
+    (value,) = [
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign | ast.AnnAssign)
+        and getattr(node.targets[0] if isinstance(node, ast.Assign) else node.target, "id", "") == name
+    ]
+    assert isinstance(value, ast.Dict)
+    return [key.value for key in value.keys if isinstance(key, ast.Constant)]
+
+
+def test_the_datasets_are_those_of_tasks() -> None:
+    assert set(DATASETS) == set(literal("tasks/datasets/__init__.py", "_LOADERS"))
+
+
+@pytest.mark.slow
+def test_models_and_optimizers_are_those_of_tasks() -> None:
+    from tasks import models, optimizers
+
+    assert set(MODELS) == set(models.MODEL_NAMES)
+    assert set(OPTIMIZERS) == set(optimizers._catalogue())
