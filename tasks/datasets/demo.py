@@ -1,4 +1,4 @@
-"""``dataset = "tasks.datasets.demo:digits_silos"``: the digits as four TFRecord silos, to try out."""
+"""Digits in four silos, to try out: ``dataset = "tasks.datasets.demo:digits_silos"``, or a file for each silo's node."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ _SEED = 20170216
 _ALPHA = 3.0  # Dirichlet(3): every silo has every digit, some three times as often as others
 _TEST_SHARE = 0.2
 
+Part = tuple[np.ndarray, np.ndarray]
+
 
 def digits_silos() -> SiloData:
     """Open the silos; the first call writes them into the cache folder. Several processes may call it at once.
@@ -30,15 +32,33 @@ def digits_silos() -> SiloData:
     return open_silos(folder, NAME)
 
 
-def _write(folder: Path) -> None:
-    x, y = _digits()
-    generator = np.random.default_rng(_SEED)
-    order = generator.permutation(len(y))
-    test, train = np.split(order, [round(_TEST_SHARE * len(y))])
-    owner = _owners(y[train], generator)
-    silos = {name: (x[train[owner == k]], y[train[owner == k]]) for k, name in enumerate(SILOS)}
+def write_npz_silos(folder: Path) -> list[Path]:
+    """Write ``<silo>.npz`` for each silo and ``held-out.npz``, a test set for the server; return the files.
+
+    For the nodes of a deployment: each gets one file as its ``data-path``. Raises TaskError where the folder cannot be
+    written.
+    """
+    silos, test = _dealt()
+    files = []
     try:
-        write_silos(folder, silos, test=(x[test], y[test]), scale=1 / 16, num_classes=10)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, (x, y) in {**silos, "held-out": test}.items():
+            arrays = {"x": (x / 16).astype(np.float32), "y": y}
+            if name == "held-out":
+                arrays["test"] = np.ones(len(y), dtype=bool)
+            files.append(folder / f"{name}.npz")
+            np.savez_compressed(files[-1], **arrays)
+    except OSError as error:
+        raise TaskError(
+            f"The silos cannot be written to '{folder}' ({error.strerror}): name another folder."
+        ) from error
+    return files
+
+
+def _write(folder: Path) -> None:
+    silos, test = _dealt()
+    try:
+        write_silos(folder, silos, test=test, scale=1 / 16, num_classes=10)
     except OSError as error:
         raise TaskError(
             f"The digits cannot be written to '{folder}' ({error.strerror}): set the environment variable "
@@ -47,6 +67,16 @@ def _write(folder: Path) -> None:
     except TaskError:
         if not folder.is_dir():  # else another process was faster, and wrote the same
             raise
+
+
+def _dealt() -> tuple[dict[str, Part], Part]:
+    """Deal the digits to the silos, after holding out a test set."""
+    x, y = _digits()
+    generator = np.random.default_rng(_SEED)
+    order = generator.permutation(len(y))
+    test, train = np.split(order, [round(_TEST_SHARE * len(y))])
+    owner = _owners(y[train], generator)
+    return {name: (x[train[owner == k]], y[train[owner == k]]) for k, name in enumerate(SILOS)}, (x[test], y[test])
 
 
 def _digits() -> tuple[np.ndarray, np.ndarray]:

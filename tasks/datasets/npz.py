@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from tasks.data import ArrayData, ClientSplit, FederatedData, LabelledArrays
 from tasks.datasets import DataSpec
-from tasks.datasets.federate import federate, labelled_arrays
+from tasks.datasets.federate import federate, images_or_numbers
 from tasks.datasets.npz_file import Array, read_arrays
 from tasks.errors import TaskError
 from tasks.partition import partition_indices
@@ -66,7 +66,7 @@ def load(location: str, spec: DataSpec) -> FederatedData:
     """
     place = _located(location)
     arrays = place.read()
-    examples = _examples(arrays["x"], arrays["y"], place.source)
+    examples = images_or_numbers(arrays["x"], arrays["y"], place.source)
     natural = spec.partition.kind == "natural"
     ids = _client_ids(arrays, len(examples), place) if natural else None
     mask = _mask(arrays["test"], len(examples), place.source) if "test" in arrays else None
@@ -106,13 +106,6 @@ def _located(location: str) -> _Location:
     except RuntimeError as error:
         raise TaskError(f"{source}: {error}; write the path in full.") from error
     return _Location(path, chosen, None if classes is None else int(classes), source)
-
-
-def _examples(x: Array, y: Array, source: str) -> LabelledArrays:
-    image = x.dtype == np.uint8 and x.ndim >= 3
-    if image and x.ndim == 3:
-        x = x[..., np.newaxis]
-    return labelled_arrays(x, y, source, scale=1 / 255 if image else 1.0)
 
 
 def _mask(test: Array, examples: int, source: str) -> Mask:

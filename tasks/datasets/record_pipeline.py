@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -25,23 +26,21 @@ _NUMBER, _NUMBERS = tf.TensorSpec((), tf.int64), tf.TensorSpec((None, 5), tf.int
 
 
 @functools.lru_cache(maxsize=_KEPT)
-def batches_in_order(schema: Schema) -> Make:
+def batches_in_order(schema: Schema, one_file: bool) -> Make:
     """Return the function (name, paths, numbers, batch size, epochs) -> batches in the order of the files."""
-    read = functools.partial(_records, schema=schema)
 
     def make(
         name: tf.Tensor, paths: tf.Tensor, numbers: tf.Tensor, batch_size: tf.Tensor, epochs: tf.Tensor
     ) -> tf.data.Dataset:
-        records = tf.data.Dataset.from_tensor_slices((paths, numbers)).flat_map(read)
-        return records.batch(batch_size).repeat(epochs).map(lambda batch: _parse(batch, name, schema)).prefetch(1)
+        records = _in_order(paths, numbers, schema, one_file).batch(batch_size).repeat(epochs)
+        return records.map(lambda batch: _parse(batch, name, schema)).prefetch(1)
 
     return tf.function(make, [_TEXT, _PATHS, _NUMBERS, _NUMBER, _NUMBER])  # type: ignore[no-any-return]
 
 
 @functools.lru_cache(maxsize=_KEPT)
-def shuffled_batches(schema: Schema) -> Make:
+def shuffled_batches(schema: Schema, one_file: bool) -> Make:
     """Return the function (name, paths, numbers, batch size, epochs, window, seed) -> batches, each epoch shuffled."""
-    read = functools.partial(_records, schema=schema)
 
     def make(
         name: tf.Tensor,
@@ -53,9 +52,13 @@ def shuffled_batches(schema: Schema) -> Make:
         seed: tf.Tensor,
     ) -> tf.data.Dataset:
         def epoch(number: tf.Tensor) -> tf.data.Dataset:
-            files = tf.data.Dataset.from_tensor_slices((paths, numbers))
-            files = _shuffle(files, tf.size(paths, tf.int64) + 1, seed, number)
-            records = files.interleave(read, cycle_length=FILES_AT_ONCE, block_length=1)
+            if one_file:
+                records = _records(paths[0], numbers[0], schema)
+            else:
+                files = tf.data.Dataset.from_tensor_slices((paths, numbers))
+                files = _shuffle(files, tf.size(paths, tf.int64) + 1, seed, number)
+                read = functools.partial(_records, schema=schema)
+                records = files.interleave(read, cycle_length=FILES_AT_ONCE, block_length=1)
             return _shuffle(records, window, seed, number).batch(batch_size)
 
         batches = tf.data.Dataset.range(epochs).flat_map(epoch)
@@ -65,15 +68,30 @@ def shuffled_batches(schema: Schema) -> Make:
 
 
 @functools.lru_cache(maxsize=_KEPT)
-def labels_in_order(schema: Schema) -> Make:
+def labels_in_order(schema: Schema, one_file: bool) -> Make:
     """Return the function (name, paths, numbers) -> checked labels in batches; x is not decoded."""
-    read = functools.partial(_records, schema=schema)
 
     def make(name: tf.Tensor, paths: tf.Tensor, numbers: tf.Tensor) -> tf.data.Dataset:
-        records = tf.data.Dataset.from_tensor_slices((paths, numbers)).flat_map(read)
-        return records.batch(1024).map(lambda batch: _features(batch, name, schema)[1])
+        records = _in_order(paths, numbers, schema, one_file)
+        return records.batch(_CHUNK).map(lambda batch: _features(batch, name, schema)[1])
 
     return tf.function(make, [_TEXT, _PATHS, _NUMBERS])  # type: ignore[no-any-return]
+
+
+@functools.lru_cache(maxsize=_KEPT)
+def parser(schema: Schema) -> Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    """Return the function (serialized examples, name) -> (x, y)."""
+
+    def parse(records: tf.Tensor, name: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return _parse(records, name, schema)
+
+    return tf.function(parse, [_PATHS, _TEXT])  # type: ignore[no-any-return]
+
+
+def check_first_record(path: Path, schema: Schema) -> None:
+    """Parse the first record of a file. Raises tf.errors.OpError where it is corrupt or does not fit the schema."""
+    record = next(iter(tf.data.TFRecordDataset(str(path))))
+    parser(schema)(record[tf.newaxis], tf.constant("its first record"))
 
 
 def with_fixed_order(dataset: tf.data.Dataset) -> tf.data.Dataset:
@@ -83,6 +101,14 @@ def with_fixed_order(dataset: tf.data.Dataset) -> tf.data.Dataset:
     options.autotune.enabled = False
     options.experimental_optimization.apply_default_optimizations = False
     return dataset.with_options(options)
+
+
+def _in_order(paths: tf.Tensor, numbers: tf.Tensor, schema: Schema, one_file: bool) -> tf.data.Dataset:
+    """Read the serialized records of all slices. A stage for the files is spared where it can be: it costs 0.04 s."""
+    if one_file:
+        return _records(paths[0], numbers[0], schema)
+    files = tf.data.Dataset.from_tensor_slices((paths, numbers))
+    return files.flat_map(functools.partial(_records, schema=schema))
 
 
 def _records(path: tf.Tensor, numbers: tf.Tensor, schema: Schema) -> tf.data.Dataset:

@@ -78,10 +78,12 @@ class RecordStream(Stream):
 
         counts = (np.int64(batch_size), np.int64(epochs))
         if seed is None:
-            return with_fixed_order(batches_in_order(self.schema)(*self._files(), *counts))
+            return with_fixed_order(batches_in_order(self.schema, len(self.slices) == 1)(*self._files(), *counts))
         window = max(1, min(self._size, BUFFER_BYTES // (self.schema.num_bytes + _OVERHEAD)))
         return with_fixed_order(
-            shuffled_batches(self.schema)(*self._files(), *counts, np.int64(window), np.int64(seed))
+            shuffled_batches(self.schema, len(self.slices) == 1)(
+                *self._files(), *counts, np.int64(window), np.int64(seed)
+            )
         )
 
     def count_labels(self) -> npt.NDArray[np.int64]:
@@ -89,7 +91,9 @@ class RecordStream(Stream):
         from tasks.datasets.record_pipeline import labels_in_order, with_fixed_order
 
         counts = np.zeros(self.schema.num_classes, np.int64)
-        for y in with_fixed_order(labels_in_order(self.schema)(*self._files())).as_numpy_iterator():
+        for y in with_fixed_order(
+            labels_in_order(self.schema, len(self.slices) == 1)(*self._files())
+        ).as_numpy_iterator():
             counts += np.bincount(y, minlength=len(counts))
         return counts
 
@@ -100,9 +104,3 @@ class RecordStream(Stream):
         paths = tf.constant([str(part.path) for part in self.slices], tf.string, [len(self.slices)])
         rows = [(part.start, part.cut.size, part.cut.held_out, part.cut.salt, part.test) for part in self.slices]
         return tf.constant(self.name), paths, tf.constant(np.array(rows, np.int64).reshape(-1, 5))
-
-
-def check_first_record(path: Path, schema: Schema) -> None:
-    """Parse the first record of a file. Raises tf.errors.OpError where it is corrupt or does not fit the schema."""
-    stream = RecordStream("its first record", [FileSlice(path, 0, Cut(1), test=False)], 1, schema)
-    next(iter(stream.batches(1, seed=None, epochs=1)))

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.cache import cache_folder, whole_file
-from tasks.datasets.record_stream import RecordStream, check_first_record
+from tasks.datasets.record_stream import RecordStream
 from tasks.datasets.silo_files import Schema, count_records
 from tasks.errors import TaskError
 
@@ -32,6 +32,8 @@ def record_counts(name: str, files: Sequence[Path], schema: Schema) -> list[int]
 
     def count() -> list[int]:
         import tensorflow as tf
+
+        from tasks.datasets.record_pipeline import check_first_record
 
         numbers = [count_records(path, schema) for path in files]
         for path in (path for path, number in zip(files, numbers, strict=True) if number):
@@ -56,8 +58,11 @@ def label_counts(stream: RecordStream) -> npt.NDArray[np.int64]:
             raise TaskError(f"'{stream.name}' has a record that is corrupt or wrong: {reason(error)}.") from error
         return counts
 
-    parts = (stream.slices, stream.schema, _stamps([part.path for part in stream.slices]))
-    return np.array(_kept(("labels", *parts), stream.schema.num_classes, count), np.int64)
+    try:
+        key = ("labels", stream.slices, stream.schema, _stamps([part.path for part in stream.slices]))
+    except OSError as error:
+        raise TaskError(f"A file of '{stream.name}' cannot be read any more: {error}.") from error
+    return np.array(_kept(key, stream.schema.num_classes, count), np.int64)
 
 
 def reason(error: Exception) -> str:
@@ -66,6 +71,7 @@ def reason(error: Exception) -> str:
     asserted = re.search(r"assertion failed: \[(.*)\]", text)
     if asserted:
         return asserted.group(1).strip("\\'")
+    text = re.sub(r"Error in user-defined function .*?Map: ", "", text)
     lines = [line.split("[Op:")[0].split("}}")[-1].strip() for line in text.splitlines() if "[[{{node" not in line]
     return " ".join(filter(None, lines)).rstrip(".") or "no details"
 

@@ -1,0 +1,65 @@
+"""The digits as silos: the same for everyone, also when several processes want them at once."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from tasks.datasets import DataSpec, load_data
+from tasks.datasets.demo import SILOS, digits_silos
+from tasks.errors import TaskError
+from tasks.partition import Partition
+
+
+def everything(data, part: str) -> np.ndarray:
+    stream = data.central_test() if part == "central" else getattr(data, part[0])(part[1])
+    return np.concatenate(
+        [x.reshape(len(x), -1) for x, _ in stream.batches(64, seed=None, epochs=1).as_numpy_iterator()]
+    )
+
+
+def test_the_silos_hold_every_digit_once() -> None:
+    data = digits_silos()
+    parts = ["central", *((kind, silo) for kind in ("train", "test") for silo in SILOS)]
+    rows = np.concatenate([everything(data, part) for part in parts])
+    x = load_digits().data / 16
+    assert (data.client_ids, data.num_classes, data.input_shape) == (SILOS, 10, (8, 8, 1))
+    np.testing.assert_array_equal(np.unique(rows, axis=0), np.unique(x.astype(np.float32), axis=0))
+    assert len(rows) == len(x) == 1797
+    assert len(data.central_test()) == 359
+
+
+def test_silos_are_skewed_but_lack_no_digit() -> None:
+    counts = digits_silos().label_counts()
+    assert counts.min() >= 1
+    assert (counts.max(axis=0) > 2 * counts.min(axis=0)).all()
+
+
+def test_the_second_call_writes_nothing() -> None:
+    digits_silos()
+    (folder,) = Path(os.environ["FEDKERAS_CACHE"]).glob("digits-silos-*")
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    digits_silos()
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+def test_racing_callers_get_the_same() -> None:
+    with ThreadPoolExecutor(4) as pool:
+        data = list(pool.map(lambda _: digits_silos(), range(4)))
+    for other in data[1:]:
+        np.testing.assert_array_equal(other.label_counts(), data[0].label_counts())
+    assert [path.name for path in Path(os.environ["FEDKERAS_CACHE"]).glob("*digits*")] == ["digits-silos-1"]
+
+
+def test_the_run_config_finds_them() -> None:
+    data = load_data(DataSpec("tasks.datasets.demo:digits_silos", Partition("natural"), 0.2, 0.2, 0))
+    assert data.client_ids == SILOS
+
+
+def test_a_cache_that_cannot_be_written_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEDKERAS_CACHE", "/proc/nowhere")
+    with pytest.raises(TaskError, match=r"cannot be written to .* FEDKERAS_CACHE"):
+        digits_silos()
