@@ -107,6 +107,22 @@ def down(force: Annotated[bool, typer.Option(help="Also end runs that are still 
     typer.echo(f"No SuperLink is running on port {superlink.port()}." if pid is None else f"Stopped process {pid}.")
 
 
+@commands.command(name="demo-data")
+def demo_data(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the files go; made if it is not there.")],
+) -> None:
+    """Write digits as four silos' npz files and a held-out one, to try a deployment with."""
+    from tasks.datasets.demo import write_npz_silos
+    from tasks.errors import TaskError
+
+    try:
+        files = write_npz_silos(folder)
+    except TaskError as error:
+        raise UserError(str(error)) from None
+    for file in files:
+        typer.echo(f"Wrote {file}")
+
+
 def _console() -> Console:
     """Return a console that keeps the table readable when it is piped into a file or a pager."""
     return Console() if sys.stdout.isatty() else Console(width=160)

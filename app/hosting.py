@@ -3,8 +3,9 @@
 - A node of a simulation (its config has Flower's ``partition-id`` and no ``client-id``) can host every client that the
   run config's data set is cut into.
 - A deployed node names its own: ``client-id`` (several with commas between them) and ``data-path``, an ``.npz`` file or
-  a folder of TFRecords. Without a ``data-path`` the named clients are those of the run config's data set; without a
-  ``client-id`` the node hosts every client in its file.
+  a folder of TFRecords; the keys of a file follow after a '?' as in ``dataset`` ("own.npz?y=label&classes=10"). Without
+  a ``data-path`` the named clients are those of the run config's data set; without a ``client-id`` the node hosts every
+  client in its file.
 
 ``device-class`` and ``region`` are for the metrics.
 """
@@ -84,12 +85,13 @@ def node_data_spec(config: RunConfig, node_config: NodeConfig) -> DataSpec:
     spec = data_spec(config)
     if "data-path" not in node_config:
         return spec
-    path = Path(str(node_config["data-path"])).expanduser()
+    file, mark, query = str(node_config["data-path"]).partition("?")
+    path = Path(file).expanduser()
     if not path.exists():
         raise UserError(f"The node's 'data-path' is '{path}', where there is nothing: correct it in --node-config.")
     kind = "tfrecord" if path.is_dir() else "npz"
     own = replace(spec.partition, kind="natural")
-    return replace(spec, dataset=f"{kind}:{path.resolve()}", partition=own, test_fraction=0.0)
+    return replace(spec, dataset=f"{kind}:{path.resolve()}{mark}{query}", partition=own, test_fraction=0.0)
 
 
 def _named(ids: str, data: FederatedData) -> dict[str, str]:

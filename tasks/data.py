@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -116,7 +116,7 @@ def split_client(indices: Indices, client_id: str, test_fraction: float, seed: i
 
     Depends on (seed, client id, indices) only, so every process and every order of calls gives the same split.
     """
-    held_out = min(int(round(test_fraction * len(indices))), len(indices) - 1)
+    held_out = min(round(test_fraction * len(indices)), len(indices) - 1)
     if held_out <= 0:
         return ClientSplit(indices, indices[:0])
     digest = hashlib.sha256(f"{seed}/{client_id}/client-test".encode()).digest()
@@ -169,8 +169,10 @@ class ArrayData:
 
     def label_counts(self) -> npt.NDArray[np.int64]:
         """Return how many training examples of each class each client has, [clients, classes]."""
-        splits: Sequence[ClientSplit] = list(self._clients.values())
-        return np.stack([np.bincount(self._arrays.y[split.train], minlength=self.num_classes) for split in splits])
+        counts = np.zeros((len(self._clients), self.num_classes), dtype=np.int64)
+        for row, split in enumerate(self._clients.values()):
+            counts[row] = np.bincount(self._arrays.y[split.train], minlength=self.num_classes)
+        return counts
 
     def _load_train(self, client_id: str) -> Examples:
         return self._arrays.part(self._split(client_id).train)

@@ -1,4 +1,4 @@
-"""Digits in four silos, to try out: ``dataset = "tasks.datasets.demo:digits_silos"``, or a file for each silo's node."""
+"""Digits in four silos, to try out: as ``dataset = "tasks.datasets.demo:digits_silos"``, or as files for nodes."""
 
 from __future__ import annotations
 
@@ -38,21 +38,20 @@ def write_npz_silos(folder: Path) -> list[Path]:
     For the nodes of a deployment: each gets one file as its ``data-path``. Raises TaskError where the folder cannot be
     written.
     """
-    silos, test = _dealt()
-    files = []
+    silos, (x, y) = _dealt()
+    held_out = folder / "held-out.npz"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, (x, y) in {**silos, "held-out": test}.items():
-            arrays = {"x": (x / 16).astype(np.float32), "y": y}
-            if name == "held-out":
-                arrays["test"] = np.ones(len(y), dtype=bool)
-            files.append(folder / f"{name}.npz")
-            np.savez_compressed(files[-1], **arrays)
+        for name, (own_x, own_y) in silos.items():
+            np.savez_compressed(folder / f"{name}.npz", x=_scaled(own_x), y=own_y)
+        np.savez_compressed(held_out, x=_scaled(x), y=y, test=np.ones(len(y), dtype=bool))
     except OSError as error:
-        raise TaskError(
-            f"The silos cannot be written to '{folder}' ({error.strerror}): name another folder."
-        ) from error
-    return files
+        raise TaskError(f"No silos can be written to '{folder}' ({error.strerror}): name another folder.") from error
+    return [*(folder / f"{name}.npz" for name in silos), held_out]
+
+
+def _scaled(x: np.ndarray) -> np.ndarray:
+    return (x / 16).astype(np.float32)
 
 
 def _write(folder: Path) -> None:

@@ -13,7 +13,8 @@ The query also takes ``client-names=KEY``, an array of names that whole numbers 
 'natural' each client's masked examples are its own test part as well (as FLamby splits its hospitals: Ogier du Terrail
 et al., 2022). With other partitions, and without a mask, ``client_test_fraction`` is cut from each client's examples.
 With the partition 'natural' a file without ``client`` is one client, named as the file: a hospital's own file on its
-node.
+node. A client whose examples are all masked is left out, so a file that is masked as a whole is a test set and nothing
+else: what the server of a deployment holds.
 """
 
 from __future__ import annotations
@@ -79,10 +80,14 @@ def load(location: str, spec: DataSpec) -> FederatedData:
 
 
 def _own_tests(examples: LabelledArrays, mask: Mask, ids: Array, spec: DataSpec, place: _Location) -> ArrayData:
-    """Split each natural client by the mask; the clients' test parts together are the central test set."""
+    """Split each natural client by the mask; the clients' test parts together are the central test set.
+
+    Whoever has nothing to train on is no client: a file that is all test set is what a server holds in a deployment.
+    """
     clients = {
         client_id: ClientSplit(indices[~mask[indices]], indices[mask[indices]])
         for client_id, indices in partition_indices(examples.y, spec.partition, ids).items()
+        if not mask[indices].all()
     }
     central = _cut(examples, np.flatnonzero(mask))
     return ArrayData(spec.dataset, examples, central, clients, _num_classes(examples.y, place))
