@@ -12,20 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from simulation.inline import InlineGrid
 from strategies import wire
 from strategies.admission import Limits
 from strategies.errors import LayoutError, StrategyError
 from strategies.fixed_point import MAX_WEIGHT
 from strategies.layout import ModelLayout
-from tests.strategies.toy_federation import app, header, honest_content, npy, over_the_wire, start_arrays
+from tests.strategies.toy_federation import header, honest_content, message_with, npy, over_the_wire, start_arrays
 
 DTYPES = st.sampled_from([np.float32, np.float64, np.float16, np.int8, np.uint8, np.int64, np.bool_])
-
-
-def message(content: RecordDict) -> Message:
-    InlineGrid.of(app(), 1)  # gives the process the identity that Flower's Message asks for
-    return Message(content, 1, "train")
 
 
 @given(DTYPES.flatmap(lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0))))
@@ -162,7 +156,7 @@ def test_the_weights_of_one_record_are_decoded_once() -> None:
 @pytest.mark.parametrize("limits", [Limits(1000.0, 2.5, 2.0**30 / 7), Limits(1e7, 0.0, math.inf), Limits(2.0**53)])
 def test_limits_survive_the_wire_to_the_bit(limits: Limits) -> None:
     content = RecordDict({"config": ConfigRecord(wire.limits_record(limits))})
-    assert wire.limits_of(wire.config_of(over_the_wire(message(content)))) == limits
+    assert wire.limits_of(wire.config_of(over_the_wire(message_with(content)))) == limits
 
 
 def test_without_limits_there_are_none_but_those_of_the_sum() -> None:
@@ -211,7 +205,7 @@ def test_a_record_of_another_kind_counts_as_missing() -> None:
         wire.arrays_of(content, "arrays")
     with pytest.raises(StrategyError, match="no metrics under 'metrics'"):
         wire.metrics_of(content)
-    assert dict(wire.config_of(message(content))) == {}
+    assert dict(wire.config_of(message_with(content))) == {}
 
 
 def test_everything_our_messages_hold_survives_flowers_serialization() -> None:
@@ -230,7 +224,7 @@ def test_everything_our_messages_hold_survives_flowers_serialization() -> None:
     content = RecordDict(
         {"pack": ConfigRecord(config), "metrics": MetricRecord(metrics), "update": wire.array_record(arrays)}
     )
-    back = over_the_wire(message(content)).content
+    back = over_the_wire(message_with(content)).content
     assert repr(dict(back["pack"])) == repr(config)
     assert repr(dict(back["metrics"])) == repr(metrics)
     assert list(back["update"]) == list(arrays)
@@ -247,10 +241,10 @@ def pushed_bytes(message: Message) -> int:
 def test_bytes_are_those_that_flower_pushes() -> None:
     shared = wire.array_record({"a": np.arange(1000, dtype=np.float32), "same": np.arange(1000, dtype=np.float32)})
     requests = [
-        message(RecordDict({"arrays": shared, "config": ConfigRecord({"clients": [str(k)], "round": k})}))
+        message_with(RecordDict({"arrays": shared, "config": ConfigRecord({"clients": [str(k)], "round": k})}))
         for k in range(3)
     ]
-    replies = [message(honest_content(str(k))) for k in range(3)] + [message(RecordDict())]
+    replies = [message_with(honest_content(str(k))) for k in range(3)] + [message_with(RecordDict())]
     down, up = wire.ByteCounter(shared), wire.ByteCounter()
     for request in requests:
         down.add(request)
@@ -265,7 +259,7 @@ def test_bytes_of_a_new_model_are_counted_anew() -> None:
     totals = []
     for record in (small, large):
         counter = wire.ByteCounter(record)
-        request = message(RecordDict({"arrays": record}))
+        request = message_with(RecordDict({"arrays": record}))
         counter.add(request)
         totals.append((counter.total, pushed_bytes(request)))
     assert totals[0][0] == totals[0][1] and totals[1][0] == totals[1][1]

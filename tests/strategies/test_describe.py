@@ -1,0 +1,344 @@
+"""Who is there and whom they host: at the start, and when nodes come, go and come back."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
+
+from simulation.inline import InlineGrid
+from strategies.describe import Census, NodeDescription, properties_in_common
+from strategies.errors import StrategyError
+from strategies.population import ClientInfo
+from tests.strategies.toy_federation import message_with, over_the_wire
+
+Describe = Callable[[], NodeDescription | Error | RecordDict | None]
+
+
+@dataclass
+class LivingGrid(InlineGrid):
+    """Nodes that can be added, removed and kept silent between calls; each answers with what its function says."""
+
+    answers: dict[int, Describe] = field(default_factory=dict)
+    asked: list[int] = field(default_factory=list)
+
+    def get_node_ids(self) -> list[int]:
+        return list(self.answers)
+
+    def pull_messages(self, message_ids: list[str]) -> list[Message]:  # type: ignore[override]
+        replies = []
+        for message_id in message_ids:
+            request = self._waiting[message_id]
+            node = request.metadata.dst_node_id
+            answer = self.answers[node]() if node in self.answers else None
+            if answer is None:
+                continue
+            del self._waiting[message_id]
+            self.asked.append(node)
+            content = answer.to_content() if isinstance(answer, NodeDescription) else answer
+            replies.append(over_the_wire(Message(content, reply_to=request)))
+        return replies
+
+
+def hosts(*clients: str, **kwargs: object) -> Describe:
+    description = NodeDescription(tuple(ClientInfo(client, 10) for client in clients), **kwargs)  # type: ignore[arg-type]
+    return lambda: description
+
+
+def silent() -> None:
+    return None
+
+
+def census(answers: dict[int, Describe], timeout: float = 0.05, **kwargs: object) -> Census:
+    grid = LivingGrid(ClientApp(), {}, answers=answers)
+    return Census(grid, timeout, **kwargs)  # type: ignore[arg-type]
+
+
+def ids(census: Census) -> list[str]:
+    return [client.id for client in census.population().clients]
+
+
+def test_a_description_survives_the_wire() -> None:
+    clients = (ClientInfo("a", 5, "phone", "eu"), ClientInfo("b", None))
+    description = NodeDescription(clients, "f" * 64, "/code", "", {"input-shape": [8, 8, 1], "num-classes": 10})
+    answer = message_with(description.to_content())
+    assert NodeDescription.from_content(over_the_wire(answer).content) == description
+    empty = message_with(NodeDescription((), problem="no data").to_content())
+    assert NodeDescription.from_content(over_the_wire(empty).content) == NodeDescription((), problem="no data")
+
+
+def changed(**changes: object) -> RecordDict:
+    content = NodeDescription((ClientInfo("a", 5), ClientInfo("b", 6))).to_content()
+    content["pack"].update(changes)
+    return content
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (RecordDict(), "answered the describe message with something else"),
+        (RecordDict({"pack": MetricRecord({})}), "something else"),
+        (RecordDict({"pack": ConfigRecord({}), "properties": MetricRecord({})}), "something else"),
+        (RecordDict({"pack": ConfigRecord({}), "properties": ConfigRecord({})}), "wire version None"),
+        (changed(version=2), "speaks the wire version 2, but this server 1: install the same version"),
+        (changed(clients=["a"]), "lists of different lengths"),
+        (changed(clients="a"), "'clients' of a message must hold a list of strings"),
+        (changed(region=[1, 2]), "'region' of a message must hold a list of strings"),
+        (changed(**{"num-examples": [1.5, 2.0]}), "'num-examples' of a message must hold a list of integers"),
+        (changed(clients=["a", "a"]), "described a client twice"),
+        (changed(clients=["a", ""]), "must hold from 1 to 200 printable characters"),
+        (changed(clients=["a", "b\nINFO forged"]), "must hold from 1 to 200 printable characters"),
+        (changed(clients=["a", "b" * 201]), "must hold from 1 to 200 printable characters"),
+    ],
+)
+def test_what_is_no_description_is_refused_in_a_sentence(content: RecordDict, sentence: str) -> None:
+    with pytest.raises(StrategyError, match=sentence) as raised:
+        NodeDescription.from_content(content)
+    assert len(str(raised.value)) < 500
+
+
+def test_an_unknown_number_of_examples_is_none() -> None:
+    description = NodeDescription.from_content(changed(**{"num-examples": [-7, 2**62]}))
+    assert [client.num_examples for client in description.clients] == [None, 2**62]
+
+
+def test_each_client_is_bound_to_its_node_in_a_deployment() -> None:
+    ours = census({7: hosts("b", "a"), 9: hosts("c")})
+    ours.start(2, 1)
+    population = ours.population()
+    assert ids(ours) == ["a", "b", "c"]
+    assert population.hosts == {"a": (7,), "b": (7,), "c": (9,)}
+
+
+def test_in_a_simulation_every_node_can_run_every_client() -> None:
+    ours = census({7: hosts("a", "b"), 9: hosts("a", "b")})
+    ours.start(2, 1)
+    assert ours.population().hosts == {}
+
+
+def test_two_of_three_nodes_can_host_the_same_client() -> None:
+    ours = census({1: hosts("a"), 2: hosts("a"), 3: hosts("b")})
+    ours.start(3, 1)
+    assert ours.population().hosts == {"a": (1, 2), "b": (3,)}
+
+
+def test_two_nodes_that_describe_a_client_differently_are_told_to_give_it_another_name() -> None:
+    ours = census({1: hosts("a"), 2: lambda: NodeDescription((ClientInfo("a", 11),))})
+    ours.start(2, 1)
+    with pytest.raises(StrategyError, match=r"'a' differently \(10 and 11 examples\): give each node a 'client-id'"):
+        ours.population()
+
+
+def test_too_few_nodes_are_a_sentence_and_no_endless_wait() -> None:
+    start = time.monotonic()
+    with pytest.raises(
+        StrategyError, match=r"Only 1 of the 3 nodes asked for \('min-nodes'\) .* after 0.1 s: start more"
+    ):
+        census({1: hosts("a")}).start(3, 0.1)
+    assert time.monotonic() - start < 3
+
+
+def test_nodes_that_connect_in_time_are_waited_for() -> None:
+    ours = census({})
+    grid = ours.grid
+    assert isinstance(grid, LivingGrid)
+    calls = iter(range(100))
+
+    def connect() -> list[int]:
+        if next(calls) == 1:
+            grid.answers[4] = hosts("a")
+        return list(grid.answers)
+
+    grid.get_node_ids = connect  # type: ignore[method-assign]
+    ours.start(1, 10)
+    assert ids(ours) == ["a"]
+
+
+def test_the_server_works_while_the_nodes_describe_themselves() -> None:
+    order: list[str] = []
+
+    def answer() -> NodeDescription:
+        order.append("node")
+        return NodeDescription((ClientInfo("a"),))
+
+    census({1: answer}).start(1, 1, meanwhile=lambda: order.append("server"))
+    assert order == ["server", "node"]
+
+
+def test_a_node_with_other_code_ends_the_start_with_what_to_do() -> None:
+    ours = census(
+        {1: hosts("a", fingerprint="f" * 64), 2: hosts("b", fingerprint="0" * 64, location="/other")},
+        fingerprint="f" * 64,
+        location="/here",
+        advice="Stop the other SuperLink.",
+    )
+    sentence = "Node 2 runs other code (000000000000 from /other) than this run (ffffffffffff from /here). Stop the"
+    with pytest.raises(StrategyError) as raised:
+        ours.start(2, 1)
+    assert str(raised.value).startswith(sentence)
+
+
+def test_a_node_without_a_fingerprint_is_of_unknown_code() -> None:
+    with pytest.raises(StrategyError, match=r"other code \(unknown from an unknown place\)"):
+        census({1: hosts("a")}, fingerprint="f").start(1, 1)
+
+
+def test_a_node_that_cannot_take_part_says_why() -> None:
+    with pytest.raises(StrategyError, match=r"A node cannot take part: The file x\.npz does"):
+        census({1: hosts(problem="The file x.npz does not exist.")}).start(1, 1)
+
+
+def test_a_node_that_fails_to_describe_itself_ends_the_start_with_advice_where_code_matters() -> None:
+    failed = lambda: Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, "no module named app")  # noqa: E731
+    with pytest.raises(StrategyError, match=r"Node 1 did not describe its clients: no module named app\. Do this\."):
+        census({1: failed}, fingerprint="f", advice="Do this.").start(1, 1)
+
+
+def test_a_stock_node_counts_as_one_client() -> None:
+    unknown = lambda: Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, "no query function")  # noqa: E731
+    ours = census({12: unknown, 5: unknown})
+    ours.start(2, 1)
+    assert ours.population().hosts == {"node-12": (12,), "node-5": (5,)}
+
+
+def test_silent_nodes_are_not_waited_for_beyond_the_timeout_and_may_come_later(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    answers: dict[int, Describe] = {1: hosts("a"), 2: silent}
+    ours = census(answers)
+    with caplog.at_level(logging.WARNING):
+        ours.start(2, 1)
+    assert ids(ours) == ["a"]
+    assert "1 nodes have not described their clients" in caplog.text
+    ours.refresh()
+    assert ids(ours) == ["a"]
+    answers[2] = hosts("b")
+    ours.refresh()
+    assert ids(ours) == ["a", "b"]
+
+
+def test_nobody_who_answers_is_a_sentence() -> None:
+    with pytest.raises(StrategyError, match=r"None of the nodes described its clients within 0\.05 s"):
+        census({1: silent}).start(1, 1)
+
+
+def test_nodes_that_vanish_and_join_between_rounds() -> None:
+    answers: dict[int, Describe] = {1: hosts("a"), 2: hosts("b")}
+    ours = census(answers)
+    ours.start(2, 1)
+    del answers[1]
+    answers[3] = hosts("c")
+    ours.refresh()
+    assert ids(ours) == ["b", "c"]
+    assert ours.population().nodes == (2, 3)
+    answers[1] = hosts("a")
+    ours.refresh()
+    assert ids(ours) == ["a", "b", "c"]
+
+
+def test_each_node_is_asked_once() -> None:
+    ours = census({1: hosts("a"), 2: hosts("b")})
+    ours.start(2, 1)
+    for _ in range(3):
+        ours.refresh()
+    assert isinstance(ours.grid, LivingGrid)
+    assert ours.grid.asked == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "late",
+    [
+        hosts("z", fingerprint="other"),
+        hosts("z", fingerprint="f", problem="no data"),
+        lambda: NodeDescription((ClientInfo("a", 99),), "f"),
+        lambda: Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, "boom"),
+        lambda: RecordDict(),
+        lambda: changed(version=9),
+    ],
+    ids=["other-code", "problem", "conflict", "error", "nonsense", "version"],
+)
+def test_a_late_node_that_cannot_take_part_is_left_out_and_the_run_goes_on(
+    late: Describe, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers: dict[int, Describe] = {1: hosts("a", "b", fingerprint="f")}
+    ours = census(answers, fingerprint="f")
+    ours.start(1, 1)
+    answers[2] = late
+    with caplog.at_level(logging.WARNING):
+        ours.refresh()
+        ours.refresh()
+    assert caplog.text.count("Left out: ") == 1
+    population = ours.population()
+    assert ids(ours) == ["a", "b"]
+    assert population.assign(["a", "b"]) == {1: ["a", "b"]}  # and nothing goes to the node that was left out
+
+
+@pytest.mark.parametrize("code", [ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE])
+def test_a_node_that_was_away_while_it_was_asked_is_asked_again(code: int) -> None:
+    """Flower gives an authenticated node its old id again; left out, it would be so for the rest of the run."""
+    answers: dict[int, Describe] = {1: hosts("a", fingerprint="f")}
+    ours = census(answers, fingerprint="f")
+    ours.start(1, 1)
+    answers[2] = lambda: Error(code, "gone")
+    ours.refresh()
+    assert ids(ours) == ["a"]
+    answers[2] = hosts("b", fingerprint="f")
+    ours.refresh()
+    assert ids(ours) == ["a", "b"]
+
+
+def test_when_all_nodes_are_gone_they_are_waited_for() -> None:
+    answers: dict[int, Describe] = {1: hosts("a")}
+    ours = census(answers, timeout=30.0)
+    ours.start(1, 1)
+    del answers[1]
+    calls = iter(range(100))
+    grid = ours.grid
+
+    def come_back() -> list[int]:
+        if next(calls) == 2:
+            answers[8] = hosts("a")
+        return list(answers)
+
+    grid.get_node_ids = come_back  # type: ignore[method-assign]
+    start = time.monotonic()
+    ours.refresh()
+    assert ids(ours) == ["a"] and ours.population().nodes == (8,)
+    assert time.monotonic() - start < 10
+
+
+def test_waiting_for_nodes_that_never_come_ends() -> None:
+    answers: dict[int, Describe] = {1: hosts("a")}
+    ours = census(answers, timeout=0.1)
+    ours.start(1, 1)
+    del answers[1]
+    start = time.monotonic()
+    ours.refresh()
+    assert time.monotonic() - start < 2
+    assert ids(ours) == []
+
+
+def test_properties_are_those_on_which_all_nodes_agree() -> None:
+    same = NodeDescription((), properties={"num-classes": 10})
+    more = NodeDescription((), properties={"num-classes": 10, "input-shape": [8, 8, 1]})
+    assert properties_in_common([same, more]) == {"num-classes": 10, "input-shape": [8, 8, 1]}
+    other = NodeDescription((), properties={"num-classes": 62})
+    with pytest.raises(StrategyError, match="disagree on 'num-classes': one says 10, another 62"):
+        properties_in_common([same, more, other])
+
+
+def test_the_describe_message_reaches_a_client_app_by_its_name() -> None:
+    client_app = ClientApp()
+
+    @client_app.query("describe")
+    def describe(message: Message, context: Context) -> Message:
+        client = ClientInfo(str(context.node_config["partition-id"]), 1)
+        return Message(NodeDescription((client,)).to_content(), reply_to=message)
+
+    ours = Census(InlineGrid.of(client_app, 3), 10.0)
+    ours.start(3, 1)
+    assert ids(ours) == ["0", "1", "2"]
