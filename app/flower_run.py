@@ -25,6 +25,7 @@ from app.overrides import merged_config, with_absolute_paths
 from app.superlink import Connection, check_running_superlink, find_connection
 
 COMPLETED = "finished:completed"
+NO_DETAILS = "N/A"
 INTERRUPTED = 130
 STATUS_TRIES = 15
 STATUS_SECONDS = 2.0
@@ -147,12 +148,13 @@ class _Stream:
         if not status.startswith("finished"):
             self._show(f"The log broke off, but run {run_id} has not ended ({status}): see 'flwr log {run_id} {name}'.")
         else:
-            self._show(self._sentence(status.partition(":")[2], details.rpartition("exception: ")[2]))
+            self._show(self._sentence(status.partition(":")[2], details))
         return 1
 
-    def _sentence(self, ending: str, reason: str) -> str:
+    def _sentence(self, ending: str, details: str) -> str:
         """Say how the run ended, without repeating an error that the log has shown."""
-        told = any(reason.splitlines()[0] in error for error in self._filter.errors) if reason else True
+        reason = "" if details == NO_DETAILS else details.rpartition("exception: ")[2]
+        told = not reason or any(reason.splitlines()[0] in error for error in self._filter.errors)
         return f"The run {'was stopped' if ending == 'stopped' else 'failed'}" + ("." if told else f": {reason}")
 
     def _status(self, run_id: str) -> tuple[str, str]:

@@ -1,0 +1,32 @@
+"""Stands in for Flower's ``flwr`` command: writes down how it was called and ends as the test wants.
+
+FAKE_DIR receives ``calls.jsonl`` and a copy of the run config; FAKE_STATUS and FAKE_DETAILS are the run's end,
+FAKE_LOG is a file with the log to print, FAKE_HANG makes ``run`` go on until it is ended, FAKE_EXIT is its exit code.
+"""
+
+import json
+import os
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+folder = Path(os.environ["FAKE_DIR"])
+command, arguments = sys.argv[1], sys.argv[2:]
+call = {"command": command, "arguments": arguments, "folder": str(Path.cwd()), "environment": dict(os.environ)}
+if "--run-config" in arguments:
+    call["config"] = tomllib.loads(Path(arguments[arguments.index("--run-config") + 1]).read_text())
+with (folder / "calls.jsonl").open("a") as file:
+    file.write(json.dumps(call) + "\n")
+
+if command == "run":
+    print(Path(os.environ["FAKE_LOG"]).read_text(), end="", flush=True)
+    if os.environ.get("FAKE_HANG"):
+        time.sleep(60)
+    sys.exit(int(os.environ.get("FAKE_EXIT", "0")))
+if command == "ls":
+    if os.environ.get("FAKE_STATUS") == "unreachable":
+        print(json.dumps({"success": False, "error-message": "Connection to the SuperLink is unavailable."}))
+        sys.exit(1)
+    run = {"run-id": "42", "status": os.environ["FAKE_STATUS"], "status-details": os.environ.get("FAKE_DETAILS", "N/A")}
+    print(json.dumps({"success": True, "runs": [run]}))
