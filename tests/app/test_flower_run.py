@@ -1,4 +1,4 @@
-"""``fedkeras run`` against a fake ``flwr``: command lines, environment, what is shown, and the exit code of each end."""
+"""``fedkeras run`` against a fake ``flwr``: command lines, environment, what is shown, exit codes of all ends."""
 
 from __future__ import annotations
 
