@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from tasks.cache import cache_folder, whole_file
 from tasks.datasets.record_stream import RecordStream
 from tasks.datasets.silo_files import Schema, count_records
 from tasks.errors import TaskError
+from tasks.stream_errors import what_tensorflow_found
 
 _VERSION = 1  # raise it when the same files give other numbers
 _log = logging.getLogger(__name__)
@@ -40,7 +40,9 @@ def record_counts(name: str, files: Sequence[Path], schema: Schema) -> list[int]
             try:
                 check_first_record(path, schema)
             except tf.errors.OpError as error:
-                raise TaskError(f"'{path}' does not fit schema.json or is corrupt: {reason(error)}.") from error
+                raise TaskError(
+                    f"'{path}' does not fit schema.json or is corrupt: {what_tensorflow_found(error)}."
+                ) from error
         return numbers
 
     return _kept(("records", name, schema, _stamps(files)), len(files), count)
@@ -55,7 +57,9 @@ def label_counts(stream: RecordStream) -> npt.NDArray[np.int64]:
         try:
             counts: list[int] = stream.count_labels().tolist()
         except tf.errors.OpError as error:
-            raise TaskError(f"'{stream.name}' has a record that is corrupt or wrong: {reason(error)}.") from error
+            raise TaskError(
+                f"'{stream.name}' has a record that is corrupt or wrong: {what_tensorflow_found(error)}."
+            ) from error
         return counts
 
     try:
@@ -63,17 +67,6 @@ def label_counts(stream: RecordStream) -> npt.NDArray[np.int64]:
     except OSError as error:
         raise TaskError(f"A file of '{stream.name}' cannot be read any more: {error}.") from error
     return np.array(_kept(key, stream.schema.num_classes, count), np.int64)
-
-
-def reason(error: Exception) -> str:
-    """Return what a tf.errors.OpError is about; the rest of its message is about the graph."""
-    text = str(error)
-    asserted = re.search(r"assertion failed: \[(.*)\]", text)
-    if asserted:
-        return asserted.group(1).strip("\\'")
-    text = re.sub(r"Error in user-defined function .*?Map: ", "", text)
-    lines = [line.split("[Op:")[0].split("}}")[-1].strip() for line in text.splitlines() if "[[{{node" not in line]
-    return " ".join(filter(None, lines)).rstrip(".") or "no details"
 
 
 def _stamps(files: Sequence[Path]) -> list[tuple[str, int, int]]:

@@ -9,7 +9,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from tasks.datasets import DataSpec, load_data
-from tasks.datasets.demo import SILOS, digits_silos
+from tasks.datasets.demo import SILOS, digits_silos, write_npz_silos
 from tasks.errors import TaskError
 from tasks.partition import Partition
 
@@ -63,3 +63,21 @@ def test_a_cache_that_cannot_be_written_is_a_sentence(monkeypatch: pytest.Monkey
     monkeypatch.setenv("FEDKERAS_CACHE", "/proc/nowhere")
     with pytest.raises(TaskError, match=r"cannot be written to .* FEDKERAS_CACHE"):
         digits_silos()
+
+
+def test_files_for_nodes_hold_the_same_silos_and_the_servers_file_no_client(tmp_path: Path) -> None:
+    files = write_npz_silos(tmp_path / "nodes")
+    assert [path.name for path in files] == [*(f"{silo}.npz" for silo in SILOS), "held-out.npz"]
+    opened = [load_data(DataSpec(f"npz:{path}", Partition("natural"), 0, 0, 0)) for path in files]
+    assert [data.client_ids for data in opened] == [*((silo,) for silo in SILOS), ()]
+    silos = digits_silos()
+    for silo, data in zip(SILOS, opened, strict=False):
+        own = [everything(silos, (part, silo)) for part in ("train", "test")]
+        expected = np.unique(np.concatenate(own), axis=0)
+        np.testing.assert_array_equal(np.unique(data.train(silo).x.reshape(-1, 64), axis=0), expected)
+    np.testing.assert_array_equal(opened[-1].central_test().x.reshape(-1, 64), everything(silos, "central"))
+
+
+def test_files_for_nodes_need_a_folder_that_can_be_written() -> None:
+    with pytest.raises(TaskError, match="No silos can be written to '/proc/nowhere'"):
+        write_npz_silos(Path("/proc/nowhere"))
