@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 
 from app.compose import composition, data_spec, learning_rate, round_rules
 from app.config import RunConfig
-from app.errors import UserError
+from app.errors import RunRefused, UserError
 from app.fingerprint import code_fingerprint, code_location
 from app.report.build import write_report
 from app.run_directory import RunDirectory, RunState
@@ -70,7 +70,7 @@ class FederatedRun:
             config.seed,
             census=census,
             round_config=lambda number: {"learning-rate": learning_rate(config).at(number)},
-            observers=[*(sink.round for sink in sinks), self._count, *self.observers],
+            observers=[self._stop_if_closed, *(sink.round for sink in sinks), self._count, *self.observers],
         )
         try:
             result = strategy.start(
@@ -120,6 +120,11 @@ class FederatedRun:
         central = self.last.central if self.last else None
         accuracy = f"central accuracy {percent(central['accuracy'])}, " if central else ""
         return f"Finished {self.rounds} rounds: {accuracy}run directory {self.directory.path}"
+
+    def _stop_if_closed(self, record: RoundRecord) -> None:
+        """End a run whose directory was closed from outside: Flower takes up to 30 s to end a process it stopped."""
+        if self._open.locked():
+            raise RunRefused("The run was stopped.")
 
     def _count(self, record: RoundRecord) -> None:
         self.rounds = record.round

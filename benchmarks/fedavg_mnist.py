@@ -9,6 +9,7 @@ cache (``KERAS_HOME``). Rows whose paper value is marked M are quoted from memor
 from __future__ import annotations
 
 import argparse
+import contextlib
 import tempfile
 import time
 from dataclasses import dataclass
@@ -20,11 +21,12 @@ from app.federated_run import FederatedRun
 from app.run_directory import RunDirectory
 from simulation.inline import InlineGrid
 from strategies.records import RoundRecord
+from tasks.training import use_one_thread
 
 TARGET = 0.97
 
 
-class Reached(Exception):
+class TargetReachedError(Exception):
     """The target accuracy was reached; the rest of the rounds need not be run."""
 
 
@@ -76,16 +78,14 @@ def rounds_to_target(row: Row) -> tuple[int | None, float, float]:
         best[0] = max(best[0], accuracy)
         if accuracy >= TARGET:
             reached.append(record.round)
-            raise Reached
+            raise TargetReachedError
 
     config = row.config()
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         run = FederatedRun(config, RunDirectory(Path(folder)), observers=[watch])
-        try:
+        with contextlib.suppress(TargetReachedError):
             run.execute(InlineGrid.of(client_app, 1, config.to_run_config()))
-        except Reached:
-            pass
     return (reached[0] if reached else None), best[0], time.perf_counter() - started
 
 
@@ -94,12 +94,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--rows", nargs="*", default=[row.name for row in ROWS])
     wanted = parser.parse_args().rows
+    use_one_thread()
     print("| row | partition | local epochs | paper | independent re-run | ours | best accuracy | seconds |")
     print("|---|---|---|---|---|---|---|---|")
     for row in ROWS:
         if row.name in wanted:
             number, best, seconds = rounds_to_target(row)
-            cells = [row.name, row.partition, row.epochs, row.paper, row.landmark, number, f"{best:.4f}", f"{seconds:.0f}"]
+            cells = [
+                row.name,
+                row.partition,
+                row.epochs,
+                row.paper,
+                row.landmark,
+                number,
+                f"{best:.4f}",
+                f"{seconds:.0f}",
+            ]
             print("| " + " | ".join(str(cell) for cell in cells) + " |", flush=True)
 
 

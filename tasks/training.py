@@ -19,6 +19,7 @@ from tasks.errors import TaskError
 from tasks.models import build_model, check_fit
 from tasks.objective import objective_for
 from tasks.optimizers import make_optimizer
+from tasks.stream_errors import what_tensorflow_found
 
 EVALUATION_BATCH_SIZE = 500
 _log = logging.getLogger(__name__)
@@ -168,10 +169,10 @@ def _read(stream: ClientData, call: Callable[[], Outcome]) -> Outcome:
         return call()
     except tf.errors.OutOfRangeError as error:
         raise TaskError(_ended(len(stream))) from error
-    except (tf.errors.InvalidArgumentError, tf.errors.DataLossError, TypeError) as error:
-        last = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+    except (tf.errors.OpError, TypeError) as error:
         raise TaskError(
-            f"A stream of examples does not fit the model or is corrupt ({last}): check shapes and labels of its files."
+            f"A stream of examples is corrupt, gone or does not fit the model ({what_tensorflow_found(error)}): check "
+            "its files, their shapes and labels."
         ) from error
 
 
