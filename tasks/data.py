@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ from tasks.errors import TaskError
 if TYPE_CHECKING:
     import tensorflow as tf
 
-KEPT_CLIENTS = 256
+KEPT_BYTES = 128 * 2**20
+"""What the converted training parts that a data set keeps may take, in each process."""
 
 Indices = npt.NDArray[np.int64]
 
@@ -149,14 +151,16 @@ class ArrayData:
         self._arrays = arrays
         self._central = central
         self._clients = clients
-        self._kept_train = functools.lru_cache(maxsize=KEPT_CLIENTS)(self._load_train)
+        rows = max((len(split.train) for split in clients.values()), default=1)
+        kept = KEPT_BYTES // (rows * math.prod(self.input_shape) * np.float32().nbytes)
+        self._kept_train = functools.lru_cache(maxsize=int(max(1, kept)))(self._load_train)
 
     def num_train(self, client_id: str) -> int:
         """Return the size of a client's training part without loading it."""
         return len(self._split(client_id).train)
 
     def train(self, client_id: str) -> Examples:
-        """Return a client's training part; the last `KEPT_CLIENTS` stay converted."""
+        """Return a client's training part; the last ones stay converted, read-only, in `KEPT_BYTES`."""
         return self._kept_train(client_id)
 
     def test(self, client_id: str) -> Examples:
@@ -175,7 +179,9 @@ class ArrayData:
         return counts
 
     def _load_train(self, client_id: str) -> Examples:
-        return self._arrays.part(self._split(client_id).train)
+        examples = self._arrays.part(self._split(client_id).train)
+        examples.x.flags.writeable = examples.y.flags.writeable = False  # whoever asks next gets the same arrays
+        return examples
 
     def _split(self, client_id: str) -> ClientSplit:
         if client_id not in self._clients:

@@ -65,10 +65,10 @@ def load_data(spec: DataSpec) -> FederatedData:
 
 
 def _unknown(dataset: str) -> str:
-    close = difflib.get_close_matches(dataset.rstrip(":"), [*NAMES, *_LOADERS_WITH_ARGUMENT], n=1)
-    meant = f"did you mean '{close[0]}'? " if close else ""
-    allowed = ", ".join(NAMES)
+    forms = {name: name for name in NAMES} | {"npz": "npz:PATH", "tfrecord": "tfrecord:DIR"}
+    close = difflib.get_close_matches(dataset.partition(":")[0], forms, n=1)
+    meant = f"did you mean '{forms[close[0]]}'? " if close else ""
     return (
-        f"There is no dataset '{dataset}': {meant}'dataset' is one of {allowed}, synthetic:ALPHA,BETA, npz:PATH, "
-        "tfrecord:DIR or module:function."
+        f"There is no dataset '{dataset}': {meant}'dataset' is one of {', '.join(NAMES)}, synthetic:ALPHA,BETA, "
+        "npz:PATH, tfrecord:DIR or module:function."
     )

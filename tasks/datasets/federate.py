@@ -74,14 +74,15 @@ def _array(values: npt.ArrayLike, name: str, source: str) -> npt.NDArray[np.gene
 
 
 def _checked_x(x: npt.NDArray[np.generic], source: str) -> npt.NDArray[np.generic]:
-    if x.dtype.kind not in "buif" or x.ndim < 2:
+    if x.dtype.kind not in "buif" or x.ndim < 2 or 0 in x.shape[1:]:
         raise TaskError(
             f"{source}: x has dtype {x.dtype} and shape {list(x.shape)}, but must be an array of real numbers with "
             "one example per row, [examples, ...]."
         )
     if x.dtype.kind == "f":
-        x = x.astype(np.float32, copy=False)
-        bad = ~np.isfinite(x).reshape(len(x), -1).all(axis=1)
+        with np.errstate(over="ignore"):  # told below
+            x = x.astype(np.float32, copy=False)
+        bad = ~np.isfinite(x).all(axis=tuple(range(1, x.ndim)))
         if bad.any():
             raise TaskError(
                 f"{source}: x is NaN or infinite (as float32) in {int(bad.sum())} of {len(x)} examples, first in "

@@ -54,7 +54,7 @@ def load(argument: str, spec: DataSpec) -> ArrayData:
     """
     heterogeneity = _parsed(argument, spec.dataset)
     devices = spec.partition.num_clients
-    sizes = np.array([_size(_random(spec.seed, f"size/{device}")) for device in range(devices)])
+    sizes = np.array([device_size(device, spec.seed) for device in range(devices)])
     if sizes.sum() > MOST_EXAMPLES:
         raise TaskError(
             f"dataset='{spec.dataset}' with num-clients={devices} has {sizes.sum()} examples, but at most "
@@ -67,6 +67,11 @@ def load(argument: str, spec: DataSpec) -> ArrayData:
     spec = dataclasses.replace(spec, partition=dataclasses.replace(spec.partition, kind="natural"))
     ids = np.repeat(np.arange(devices), sizes)
     return federate(spec.dataset, LabelledArrays(x, y), None, spec, natural_ids=ids, num_classes=CLASSES)
+
+
+def device_size(device: int, seed: int) -> int:
+    """Draw the number of examples of one device; at least 50."""
+    return int(_random(seed, f"size/{device}").lognormal(4, 2)) + 50
 
 
 def generate_device(
@@ -86,10 +91,6 @@ def generate_device(
 
 def _model(mean: float, random: np.random.Generator) -> tuple[Floats, Floats]:
     return random.normal(mean, 1, (FEATURES, CLASSES)), random.normal(mean, 1, CLASSES)
-
-
-def _size(random: np.random.Generator) -> int:
-    return int(random.lognormal(4, 2)) + 50
 
 
 def _random(seed: int, purpose: str) -> np.random.Generator:
