@@ -21,7 +21,7 @@ from app.config import RunConfig
 from app.errors import UserError
 from strategies.population import ClientInfo
 from tasks.data import ClientData, FederatedData
-from tasks.datasets import DataSpec, load_data
+from tasks.datasets import DataSpec, kept_data
 
 NODE_KEYS = ("client-id", "data-path", "device-class", "region")
 
@@ -67,7 +67,7 @@ def is_simulated(node_config: NodeConfig) -> bool:
 def hosted_clients(config: RunConfig, node_config: NodeConfig) -> Hosted:
     """Return the clients of a node. Raises UserError or TaskError with the sentence for whoever set the node up."""
     spec = node_data_spec(config, node_config)
-    data = load_data(spec)
+    data = kept_data(spec)
     names = {client: client for client in data.client_ids}
     if "client-id" in node_config:
         names = _named(str(node_config["client-id"]), data)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import keras
 
 from tasks.data import FederatedData
-from tasks.datasets import DataSpec, load_data
+from tasks.datasets import DataSpec, kept_data
 from tasks.models import build_model
 from tasks.training import LocalTraining, Trainer, trainer
 
@@ -42,11 +42,5 @@ def load_task(spec: TaskSpec) -> Task:
 
     Raises `TaskError` where the data cannot be loaded, or model, data and optimizer do not go together.
     """
-    data = _load_data(spec.data)
+    data = kept_data(spec.data)
     return Task(spec, data, trainer(spec.model, tuple(data.input_shape), data.num_classes, spec.training))
-
-
-@functools.lru_cache(maxsize=4)
-def _load_data(spec: DataSpec) -> FederatedData:
-    """Load data once for all tasks on it, whatever their model and training."""
-    return load_data(spec)

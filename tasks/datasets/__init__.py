@@ -7,6 +7,7 @@ are asked for: the digits must not wait for TensorFlow.
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 from dataclasses import dataclass
 
@@ -62,6 +63,12 @@ def load_data(spec: DataSpec) -> FederatedData:
         raise TaskError(_unknown(spec.dataset))
     data: FederatedData = importlib.import_module(module).load(argument, spec)
     return data
+
+
+@functools.lru_cache(maxsize=4)
+def kept_data(spec: DataSpec) -> FederatedData:
+    """Return what `load_data` gives, loaded once in this process: files that change later are not read again."""
+    return load_data(spec)
 
 
 def _unknown(dataset: str) -> str:

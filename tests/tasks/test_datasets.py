@@ -1,6 +1,5 @@
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -127,9 +126,7 @@ def test_digits_need_no_tensorflow():
         "sys.exit(bool({'tensorflow', 'keras', 'flwr_datasets', 'datasets'} & set(sys.modules)))"
     )
     load_data(spec())  # so that the partition is kept
-    start = time.perf_counter()
     subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, check=True)
-    assert time.perf_counter() - start < 30
 
 
 def test_natural_needs_clients():

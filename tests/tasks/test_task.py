@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-import tasks.task
+import tasks.datasets
 from tasks.data import ClientData, Examples
 from tasks.datasets import DataSpec
 from tasks.errors import TaskError
@@ -72,7 +72,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[DataSpec]]:
         asked.append(spec)
         return deal_digits(seed=1)
 
-    monkeypatch.setattr(tasks.task, "load_data", load)
+    monkeypatch.setattr(tasks.datasets, "load_data", load)
     clear_caches()
     yield asked
     clear_caches()
@@ -80,7 +80,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[DataSpec]]:
 
 def clear_caches() -> None:
     load_task.cache_clear()
-    tasks.task._load_data.cache_clear()
+    tasks.datasets.kept_data.cache_clear()
 
 
 def test_equal_specs_are_loaded_once(loads):
