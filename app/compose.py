@@ -6,7 +6,7 @@ from app.config import RunConfig
 from strategies import registry
 from strategies.admission import Limits
 from strategies.composition import Composition
-from strategies.federated import RoundRules
+from strategies.terms import RoundRules
 from tasks.datasets import DataSpec
 from tasks.partition import Partition
 from tasks.schedules import LearningRate

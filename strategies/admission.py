@@ -28,7 +28,6 @@ class Reason(StrEnum):
     NOT_FINITE = "not-finite"
     WEIGHT = "weight"
     NORM = "norm"
-    DUPLICATE = "duplicate"
 
 
 @dataclass(frozen=True)

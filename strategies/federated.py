@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, ConfigRecordValues, Message, MetricRecord
@@ -18,19 +17,17 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from strategies import wire
-from strategies.admission import Limits
-from strategies.aggregators import WeightedMean
 from strategies.composition import Composition
 from strategies.describe import Census
 from strategies.errors import StrategyError
-from strategies.fixed_point import MAX_WEIGHT, share
 from strategies.population import Population
 from strategies.records import ClientScores, RoundRecord
-from strategies.replies import ReplyReader
 from strategies.requests import Correspondence, RequestWriter
 from strategies.rounds import RoundProgress
+from strategies.samplers import draw
 from strategies.scores import Row, client_scores, read_scores
 from strategies.seeding import generator
+from strategies.terms import RoundRules, RoundTerms
 from strategies.updates import State
 
 logger = logging.getLogger(__name__)
@@ -40,23 +37,6 @@ GRACE = 60.0  # seconds that a message outlives its deadline: an expired one wou
 
 Observer = Callable[[RoundRecord], None]
 CentralEvaluation = Callable[[int, ArrayRecord], MetricRecord | None]
-
-
-@dataclass(frozen=True)
-class RoundRules:
-    """How rounds are run. A count of 0 means "all" for clients and "never" for evaluations.
-
-    ``max_skipped_rounds`` rounds in a row with fewer than ``min_replies`` good replies end the run with an error.
-    ``clients_per_message`` bounds how many clients travel together; ``limits`` say what is believed of an update.
-    """
-
-    min_replies: int = 1
-    max_skipped_rounds: int = 3
-    clients_per_message: int = 0
-    limits: Limits = field(default_factory=lambda: Limits(MAX_WEIGHT))
-    evaluate_every: int = 1
-    federated_evaluate_every: int = 0
-    federated_evaluate_clients: int = 0
 
 
 class FederatedStrategy(Strategy):
@@ -87,6 +67,7 @@ class FederatedStrategy(Strategy):
         self._progress = RoundProgress(0)
         self._letters = Correspondence(ArrayRecord(), [])
         self._weights: wire.GlobalWeights | None = None
+        self._terms: RoundTerms | None = None
         self._timeout = DEFAULT_TIMEOUT
         self._states_started = False
 
@@ -139,7 +120,8 @@ class FederatedStrategy(Strategy):
         cohort = self.composition.sampler.sample(server_round, population.clients, self.seed)
         self._weights = wire.read_weights(arrays)
         self._start_states(self._weights.layout.size)
-        settings = {**config, **self.round_config(server_round), **self._update_settings(len(cohort))}
+        self._terms = RoundTerms.of(self.composition, self.rules.limits, len(cohort), self.privacy_state)
+        settings = {**config, **self.round_config(server_round), **self._terms.settings()}
         rate = settings.get("learning-rate")
         self._progress = RoundProgress(server_round, cohort, float(rate) if isinstance(rate, int | float) else None)
         return self._write("train", server_round, arrays, population, cohort, settings)
@@ -153,10 +135,10 @@ class FederatedStrategy(Strategy):
         leave the finite numbers. The weights then stay.
         """
         progress, weights, composition = self._progress, self._weights, self.composition
-        if weights is None:
+        if weights is None or self._terms is None:
             raise StrategyError("aggregate_train was called before configure_train.")
         fold = composition.aggregator.start(weights.layout.size)
-        reader = self._reader(weights, len(progress.cohort))
+        reader = self._terms.reader(weights)
         for reply, asked in self._letters.answered(replies):
             with progress.phase("aggregate"):
                 for outcome in reader.read(reply, asked):
@@ -178,12 +160,10 @@ class FederatedStrategy(Strategy):
     ) -> Iterable[Message]:
         """Ask all clients, or a sample of ``federated_evaluate_clients``, to evaluate on their own test part."""
         population = self._census(grid).population()
-        ids = [client.id for client in population.clients]
+        ids = (client.id for client in population.clients)
         wanted = self.rules.federated_evaluate_clients
-        if 0 < wanted < len(ids):
-            keys = generator(self.seed, server_round, "", "evaluation").random(len(ids))
-            ids = sorted(ids[position] for position in np.argsort(keys, kind="stable")[:wanted])
-        return self._write("evaluate", server_round, arrays, population, ids, dict(config))
+        asked = draw(ids, wanted, generator(self.seed, server_round, "", "evaluation"))
+        return self._write("evaluate", server_round, arrays, population, asked, dict(config))
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Return the summary of the clients' scores; None where nobody has any."""
@@ -269,31 +249,6 @@ class FederatedStrategy(Strategy):
         packs = population.messages(clients, self.rules.clients_per_message)
         self._letters = Correspondence(arrays, [(writer.write(node, pack), pack) for node, pack in packs])
         return self._letters.messages
-
-    def _limits(self, cohort_size: int) -> Limits:
-        """No client may use up the range of the exact sum and so shut out the others."""
-        return replace(self.rules.limits, max_contribution=share(max(1, cohort_size)))
-
-    def _update_settings(self, cohort_size: int) -> dict[str, ConfigRecordValues]:
-        """Return what the mods on the clients have to know to answer as this composition needs it."""
-        aggregator, privacy = self.composition.aggregator, self.composition.privacy
-        summed = aggregator.weighting if isinstance(aggregator, WeightedMean) else ""
-        return {
-            wire.SUMMED: summed if self.composition.takes_partial_sums else "",
-            **wire.limits_record(self._limits(cohort_size)),
-            **{f"privacy-{key}": value for key, value in privacy.config(self.privacy_state).items()},
-        }
-
-    def _reader(self, weights: wire.GlobalWeights, cohort_size: int) -> ReplyReader:
-        privacy = self.composition.privacy
-        config = privacy.config(self.privacy_state)
-        return ReplyReader(
-            weights=weights,
-            codec=self.composition.codec,
-            clip=lambda update: privacy.clip(update, config),
-            limits=self._limits(cohort_size),
-            summed=self.composition.takes_partial_sums,
-        )
 
     def _start_states(self, size: int) -> None:
         if not self._states_started:

@@ -31,7 +31,6 @@ SENTENCES = {
     Reason.NOT_FINITE: "its update holds NaN or infinite values, as after a diverging training ('learning-rate')",
     Reason.WEIGHT: "its number of examples is missing, not positive or above 'max-client-examples'",
     Reason.NORM: "its update is larger than 'max-update-norm' or the range of the sum allows",
-    Reason.DUPLICATE: "it had answered before",
 }
 
 

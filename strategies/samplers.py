@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -62,10 +62,14 @@ class UniformSampler:
 
         Where fewer clients are left than it should hold (nodes are gone), it holds all of them: the run goes on.
         """
-        ids = sorted(client.id for client in clients)
-        if self.clients_per_round == 0 or self.clients_per_round >= len(ids):
-            return ids
-        # Sorting uniform keys, not Generator.choice: NumPy may change the latter's stream between versions.
-        keys = generator(seed, round, "", PURPOSE).random(len(ids))
-        chosen = np.argsort(keys, kind="stable")[: self.clients_per_round]
-        return sorted(ids[index] for index in chosen)
+        return draw([client.id for client in clients], self.clients_per_round, generator(seed, round, "", PURPOSE))
+
+
+def draw(ids: Iterable[str], count: int, generator: np.random.Generator) -> list[str]:
+    """Draw so many ids without replacement, each set equally likely, or all (0, or as many as there are); sorted."""
+    ordered = sorted(ids)
+    if count == 0 or count >= len(ordered):
+        return ordered
+    # Sorting uniform keys, not Generator.choice: NumPy may change the latter's stream between versions.
+    keys = generator.random(len(ordered))
+    return sorted(ordered[index] for index in np.argsort(keys, kind="stable")[:count])

@@ -21,9 +21,10 @@ from strategies import registry, wire
 from strategies.client import client_mods
 from strategies.describe import Census, NodeDescription
 from strategies.errors import StrategyError
-from strategies.federated import FederatedStrategy, RoundRules
+from strategies.federated import FederatedStrategy
 from strategies.population import ClientInfo
 from strategies.records import RoundRecord
+from strategies.terms import RoundRules
 from tests.strategies import toy_federation as toy
 from tests.strategies.toy_federation import BAD, WireGrid
 

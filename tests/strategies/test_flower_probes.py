@@ -32,9 +32,10 @@ from strategies import registry, wire
 from strategies.describe import Census, NodeDescription
 from strategies.errors import LayoutError, StrategyError
 from strategies.exchange import UNDECODABLE
-from strategies.federated import FederatedStrategy, RoundRules
+from strategies.federated import FederatedStrategy
 from strategies.population import ClientInfo
 from strategies.records import RoundRecord
+from strategies.terms import RoundRules
 from tests.strategies.toy_federation import header, npy
 
 START = np.array([[1.0, 2.0, 3.0]], dtype=np.float32)

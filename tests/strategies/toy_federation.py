@@ -14,9 +14,10 @@ from strategies import registry, wire
 from strategies.admission import Limits
 from strategies.client import client_mods
 from strategies.describe import NodeDescription
-from strategies.federated import FederatedStrategy, RoundRules
+from strategies.federated import FederatedStrategy
 from strategies.population import ClientInfo
 from strategies.records import RoundRecord
+from strategies.terms import RoundRules
 
 IDS = ("0", "1", "2", "3", "4", "5")
 BAD = "3"

@@ -296,7 +296,7 @@ def test_data_and_weights_that_do_not_fit_are_refused():
     [
         (MemoryStream(examples(5), announced=50), "ended before the 50 that it announced"),
         (MemoryStream(examples(5, (4,))), "does not fit the model"),
-        (MemoryStream(examples(50, classes=90)), "does not fit the model or is corrupt"),
+        (MemoryStream(examples(50, classes=90)), "is corrupt, gone or does not fit the model"),
     ],
 )
 def test_streams_that_do_not_fit_are_refused(stream, sentence):
