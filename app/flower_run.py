@@ -22,6 +22,7 @@ from app.flower_commands import call, flwr, run_status, start
 from app.log_filter import LogFilter
 from app.machine import usable_cores
 from app.overrides import merged_config, with_absolute_paths
+from app.run_directory import RunDirectory
 from app.superlink import Connection, check_running_superlink, find_connection
 
 COMPLETED = "finished:completed"
@@ -29,6 +30,7 @@ NO_DETAILS = "N/A"
 INTERRUPTED = 130
 STATUS_TRIES = 15
 STATUS_SECONDS = 2.0
+CLOSING_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,16 @@ class _Stream:
                 if stopped.returncode != 0:
                     self._show(f"Run {run_id} could not be stopped: {stopped.stdout.strip()}")
             where = self._filter.run_directory
+            if where:
+                _wait_until_closed(RunDirectory(Path(where)))
             self._show(f"Interrupted; what was recorded is in {where}" if where else "Interrupted before any round.")
             return INTERRUPTED
         finally:
             signal.signal(signal.SIGINT, previous)
+
+
+def _wait_until_closed(directory: RunDirectory) -> None:
+    """Wait for the ServerApp, which hears late that it is stopped, to write the report; not where it runs elsewhere."""
+    deadline = time.monotonic() + CLOSING_SECONDS
+    while directory.status.exists() and not directory.is_closed() and time.monotonic() < deadline:
+        time.sleep(0.2)

@@ -68,6 +68,11 @@ def hosted_clients(config: RunConfig, node_config: NodeConfig) -> Hosted:
     """Return the clients of a node. Raises UserError or TaskError with the sentence for whoever set the node up."""
     spec = node_data_spec(config, node_config)
     data = kept_data(spec)
+    if not data.client_ids:
+        raise UserError(
+            f"No client of the data '{data.name}' has examples to train on, as all are marked as test examples: "
+            "correct the array 'test', or name other data."
+        )
     names = {client: client for client in data.client_ids}
     if "client-id" in node_config:
         names = _named(str(node_config["client-id"]), data)

@@ -32,6 +32,7 @@ _NOISE = re.compile(
             r"Flower configuration not found|Using SuperLink:|Successfully (?:started run|installed|stopped)",
             r"Starting (?:logstream|Flower |local SuperLink)|Since flwr |Federation `|To change federation size",
             r"flwr federation |Manually terminating|Exiting logstream|Exit Code: |Simulation raised an exception",
+            r"Start `flwr-\w+` process",
             r"ServerApp raised an exception|An unhandled exception occurred|For more information, visit: <",
             # TensorFlow, also before its log level counts
             r"[IWEF]\d{4} \d\d:\d\d|WARNING: All log messages before absl|This TensorFlow binary is optimized",

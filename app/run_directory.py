@@ -139,6 +139,11 @@ class RunDirectory:
         """Write how the run stands; ``rounds`` are the finished ones."""
         self._write_json(self.status, {"state": state, "message": message, "rounds": rounds})
 
+    def is_closed(self) -> bool:
+        """Tell whether the run has ended and written its report, which a run without any record does not get."""
+        state: RunState = json.loads(self.status.read_text(encoding="utf-8"))["state"]
+        return state != "running" and (self.report.exists() or not self.metrics.exists())
+
     def save_model(self, model: Saveable) -> None:
         """Write the final Keras model."""
         with atomic.replacing(self.model) as temporary:

@@ -33,13 +33,20 @@ def main(grid: Grid, context: Context) -> None:
     log_to_console()
     try:
         config = RunConfig.from_run_config(context.run_config)
-        name = config.name or f"{config.dataset}-{config.model}"
-        directory = RunDirectory.create(Path(config.runs_dir).expanduser(), name, datetime.now())
+        directory = RunDirectory.create(Path(config.runs_dir).expanduser(), run_name(config), datetime.now())
         logger.info("%s%s", RUN_DIRECTORY, directory.path)
         run = FederatedRun(config, directory)
-        add_exit_handler(run.interrupt)
+        add_exit_handler(run.interrupt, run_before_force_exit=True)  # the others have 5 s, which a report can exceed
         with run.status():
             run.execute(grid)
     except (UserError, TaskError, StrategyError) as error:
         logger.error("%s", error)
         raise RunRefused(str(error)) from None
+
+
+def run_name(config: RunConfig) -> str:
+    """Return the run's name: as given, or what is learnt by which model; of a path, only what the file is called."""
+    kind, colon, place = config.dataset.partition(":")
+    is_path = colon and kind in ("npz", "tfrecord")
+    data = Path(place.partition("?")[0]).stem if is_path else config.dataset
+    return config.name or f"{data}-{config.model}"

@@ -257,3 +257,17 @@ def test_model_and_data_must_fit(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match="failed with RuntimeError: out of ideas"):
         start(tmp_path, {**SMALL, "model": "tests.app.inline_models:broken"})
     assert "out of ideas" in latest(tmp_path).json("status.json")["message"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({}, "digits-cnn-small"),
+        ({"name": "mine"}, "mine"),
+        ({"dataset": "npz:/data/east.npz?y=label&classes=3", "partition": "natural"}, "east-cnn-small"),
+        ({"dataset": "tfrecord:silos/", "partition": "natural"}, "silos-cnn-small"),
+        ({"dataset": "my_task:blobs", "model": "mlp"}, "my_task:blobs-mlp"),
+    ],
+)
+def test_the_name_of_a_run(changes: dict[str, Any], name: str) -> None:
+    assert server.run_name(RunConfig.from_run_config(changes)) == name

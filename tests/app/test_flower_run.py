@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from app import flower_commands, flower_run, machine
 from app.config import RunConfig
 from app.errors import UserError
 from app.flower_run import Request, as_toml, federation_arguments, worker_count
+from app.run_directory import RunDirectory
 from app.superlink import Connection
 from tests.app import flower_logs
 
@@ -230,6 +232,29 @@ def test_ctrl_c_before_the_run_has_an_id(fake: Fake) -> None:
     assert code == 130
     assert fake.calls("stop") == []
     assert output.splitlines()[-1] == "Interrupted before any round."
+
+
+def test_an_interrupted_run_may_finish_its_report(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path)
+    directory.write_status("running")
+    directory.metrics.touch()
+
+    def close() -> None:
+        directory.write_status("interrupted")
+        directory.report.touch()
+
+    threading.Timer(0.5, close).start()
+    flower_run._wait_until_closed(directory)
+    assert directory.is_closed()
+
+
+def test_nobody_waits_for_a_directory_elsewhere_nor_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flower_run._wait_until_closed(RunDirectory(tmp_path / "on-the-server"))
+    RunDirectory(tmp_path).write_status("running")
+    monkeypatch.setattr(flower_run, "CLOSING_SECONDS", 0.3)
+    start = time.monotonic()
+    flower_run._wait_until_closed(RunDirectory(tmp_path))
+    assert time.monotonic() - start == pytest.approx(0.4, abs=0.3)
 
 
 def settings(request: Request, config: RunConfig) -> dict[str, str]:

@@ -98,3 +98,7 @@ def test_single_lines(line: str, expected: list[str]) -> None:
 def test_a_hidden_warning_takes_its_line_of_code_along_but_no_other() -> None:
     log = "/a/b.py:12: DeprecationWarning: old\n  return np.array(x)\n  indented print"
     assert shown(log) == ["  indented print"]
+
+
+def test_a_deployment_starts_without_noise() -> None:
+    assert shown("Start `flwr-serverapp` process\nINFO Starting Flower is ours\n") == ["Starting Flower is ours"]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from app import plain_json
 from app.errors import UserError
-from app.run_directory import RunDirectory, Scalar, file_name, to_toml
+from app.run_directory import RunDirectory, RunState, Scalar, file_name, to_toml
 from app.versions import installed_versions
 from strategies.population import ClientInfo
 
@@ -174,6 +174,26 @@ def test_label_counts_may_be_rows_of_an_array(tmp_path: Path) -> None:
     matrix = np.array([[1, 2], [3, 4]])
     directory.write_population(CLIENTS, dict(zip("ab", matrix, strict=True)))
     assert json.loads(directory.population.read_text())["label-counts"] == [[3, 4], [1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("state", "files", "closed"),
+    [
+        ("running", (), False),
+        ("running", ("metrics.jsonl", "report.html"), False),
+        ("interrupted", ("metrics.jsonl",), False),
+        ("interrupted", ("metrics.jsonl", "report.html"), True),
+        ("failed", (), True),
+    ],
+)
+def test_a_run_is_closed_once_its_report_is_there(
+    state: RunState, files: tuple[str, ...], closed: bool, tmp_path: Path
+) -> None:
+    directory = RunDirectory.create(tmp_path, "run", datetime(2026, 1, 2))
+    directory.write_status(state)
+    for file in files:
+        (directory.path / file).touch()
+    assert directory.is_closed() == closed
 
 
 def test_status_is_replaced(tmp_path: Path) -> None:
