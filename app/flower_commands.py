@@ -66,7 +66,12 @@ def list_runs(connection: str, *arguments: str) -> list[dict[str, object]] | str
         answer = json.loads(result.stdout)
         return list(answer["runs"]) if answer.get("success") else str(answer.get("error-message", answer))
     except ValueError:
-        return result.stdout.strip()
+        return complaint(result)
+
+
+def complaint(result: subprocess.CompletedProcess[str]) -> str:
+    """Return all that a command printed, errors last."""
+    return "\n".join(text for text in (result.stdout.strip(), result.stderr.strip()) if text)
 
 
 def neutral_folder() -> Path:
@@ -77,14 +82,14 @@ def neutral_folder() -> Path:
 
 
 def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a ``flwr`` command to its end and return its exit code and all that it printed."""
+    """Run a ``flwr`` command to its end and return its exit code and what it printed: its answer apart from its warnings."""
     return subprocess.run(
         [flwr(), *arguments],
         cwd=neutral_folder(),
         env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        capture_output=True,
         text=True,
+        errors="replace",
         check=False,
     )
 

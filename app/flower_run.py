@@ -18,7 +18,7 @@ from pathlib import Path
 
 from app.config import RunConfig, Value
 from app.errors import UserError
-from app.flower_commands import call, flwr, run_status, start
+from app.flower_commands import call, complaint, flwr, run_status, start
 from app.log_filter import LogFilter
 from app.machine import usable_cores
 from app.overrides import merged_config, with_absolute_paths
@@ -181,7 +181,7 @@ class _Stream:
                 self._show(f"Stopping run {run_id} ...")
                 stopped = call("stop", run_id, self._connection.name)
                 if stopped.returncode != 0:
-                    self._show(f"Run {run_id} could not be stopped: {stopped.stdout.strip()}")
+                    self._show(f"Run {run_id} could not be stopped: {complaint(stopped)}")
             where = self._filter.run_directory
             if where:
                 _wait_until_closed(RunDirectory(Path(where)))

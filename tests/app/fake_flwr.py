@@ -1,7 +1,8 @@
 """Stands in for Flower's ``flwr`` command: writes down how it was called and ends as the test wants.
 
 FAKE_DIR receives ``calls.jsonl`` and a copy of the run config; FAKE_STATUS and FAKE_DETAILS are the run's end,
-FAKE_LOG is a file with the log to print, FAKE_HANG makes ``run`` go on until it is ended, FAKE_EXIT is its exit code.
+FAKE_LOG is a file with the log to print, FAKE_HANG makes ``run`` go on until it is ended, FAKE_EXIT is its exit code,
+FAKE_WARNING goes to the standard error of ``ls`` before its answer.
 """
 
 import json
@@ -25,6 +26,9 @@ if command == "run":
         time.sleep(60)
     sys.exit(int(os.environ.get("FAKE_EXIT", "0")))
 if command == "ls":
+    print(os.environ.get("FAKE_WARNING", ""), file=sys.stderr, flush=True)
+    if os.environ.get("FAKE_STATUS") == "broken":
+        sys.exit(1)
     if os.environ.get("FAKE_STATUS") == "unreachable":
         print(json.dumps({"success": False, "error-message": "Connection to the SuperLink is unavailable."}))
         sys.exit(1)

@@ -163,6 +163,17 @@ def test_a_log_that_breaks_off_is_1_and_says_where_to_look(
     assert len(fake.calls("ls")) == 2
 
 
+def test_a_warning_before_flowers_answer_changes_nothing(fake: Fake) -> None:
+    fake.set(FAKE_WARNING="FutureWarning: something {old}")
+    assert fake.run()[0] == 0
+    assert len(fake.calls("ls")) == 1
+
+
+def test_what_flower_complains_of_is_kept(fake: Fake) -> None:
+    fake.set(FAKE_WARNING="no space left", FAKE_STATUS="broken")
+    assert flower_commands.run_status("42", "local") == ("unknown", "no space left")
+
+
 @pytest.mark.parametrize(
     ("overrides", "options"),
     [
@@ -195,8 +206,8 @@ def test_paths_stay_as_they_are_for_a_superlink_elsewhere(fake: Fake) -> None:
     assert "--federation-config" not in call["arguments"]
 
 
-def interrupted_run(fake: Fake, log: str) -> tuple[int, str]:
-    """Run in a process of its own, as a terminal does, and send Ctrl-C when it waits."""
+def interrupted_run(fake: Fake, log: str, last: str) -> tuple[int, str]:
+    """Run in a process of its own, as a terminal does, and send Ctrl-C once it shows a line that starts so."""
     fake.log(log)
     fake.set(FAKE_HANG="1", FAKE_STATUS="finished:stopped")
     program = textwrap.dedent("""
@@ -211,24 +222,26 @@ def interrupted_run(fake: Fake, log: str) -> tuple[int, str]:
         [sys.executable, "-c", program, str(fake.folder / "bin"), str(fake.folder / "user")],
         cwd=REPOSITORY, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    deadline = time.monotonic() + 30
-    while not fake.calls("run") and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(0.5)
+    assert process.stdout is not None
+    before = []
+    for line in process.stdout:
+        before.append(line)
+        if line.startswith(last):
+            break
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=30)
-    return process.returncode, output
+    return process.returncode, "".join(before) + output
 
 
 def test_ctrl_c_stops_the_run_and_says_where_it_was_recorded(fake: Fake) -> None:
-    code, output = interrupted_run(fake, flower_logs.START)
+    code, output = interrupted_run(fake, flower_logs.START, "Run directory:")
     assert code == 130
     assert fake.calls("stop")[0]["arguments"] == ["42", "local"]
     assert output.splitlines()[-1] == "Interrupted; what was recorded is in /tmp/runs/20261121-090733-digits"
 
 
 def test_ctrl_c_before_the_run_has_an_id(fake: Fake) -> None:
-    code, output = interrupted_run(fake, "Starting local SuperLink on 127.0.0.1:39091...\n")
+    code, output = interrupted_run(fake, "WARNING still waiting\n", "WARNING")
     assert code == 130
     assert fake.calls("stop") == []
     assert output.splitlines()[-1] == "Interrupted before any round."
