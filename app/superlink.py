@@ -20,10 +20,14 @@ from app.config_sentences import did_you_mean
 from app.errors import UserError
 
 DEFAULT_PORT = "39091"
+PORT_VARIABLE = "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT"
 MANAGED = (":local:", ":local-in-memory:")
 NO_INSTALLATION = "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"
 PACKAGES = ("app", "strategies", "tasks", "simulation")
-INHERITED = ("KERAS_HOME", "HF_HOME", "PYTHONPATH", "CUDA_VISIBLE_DEVICES")
+INHERITED = (
+    *("KERAS_HOME", "HF_HOME", "HF_DATASETS_CACHE", "FEDKERAS_CACHE", "PYTHONPATH"),
+    *("CUDA_VISIBLE_DEVICES", "TF_ENABLE_ONEDNN_OPTS", "XLA_FLAGS"),
+)
 """Variables that a user sets for a run, but that count as they were when the SuperLink was started."""
 
 STOP_SECONDS = 20.0
@@ -60,8 +64,11 @@ def flower_home() -> Path:
 
 
 def port() -> int:
-    """Return the port of the managed SuperLink."""
-    return int(os.environ.get("FLWR_LOCAL_SUPERLINK_HTTP_API_PORT", DEFAULT_PORT))
+    """Return the port of the managed SuperLink. Raises UserError where the user set it to none."""
+    text = os.environ.get(PORT_VARIABLE, DEFAULT_PORT)
+    if not (text.isdecimal() and len(text) < 6 and 0 < int(text) < 65536):
+        raise UserError(f"{PORT_VARIABLE} is '{text[:80]}', but must be a port, from 1 to 65535: correct or unset it.")
+    return int(text)
 
 
 def scripts() -> Path:
@@ -171,11 +178,18 @@ def _unfit(listener: Listener, project: Path) -> str:
 def find_listener(port: int) -> Listener | None:
     """Return this user's process that listens on a TCP port of this machine; None without one, or without /proc."""
     sockets = set(_listening_sockets(port))
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # other users' processes, and those that end meanwhile
-            if sockets and any(file.readlink().name in sockets for file in (folder / "fd").iterdir()):
-                return _inspect(folder)
+    for folder in Path("/proc").glob("[0-9]*") if sockets else ():
+        if any(name in sockets for name in _open_files(folder)):
+            return _inspect(folder)
     return None
+
+
+def _open_files(process: Path) -> Iterator[str]:
+    """Yield what a process has open, as /proc names it, less what it closes meanwhile; nothing of other users'."""
+    with contextlib.suppress(OSError):
+        for descriptor in (process / "fd").iterdir():
+            with contextlib.suppress(OSError):
+                yield descriptor.readlink().name
 
 
 def _listening_sockets(port: int) -> Iterator[str]:

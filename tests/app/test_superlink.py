@@ -150,13 +150,39 @@ def test_one_of_another_python_is_refused(started: Started, tmp_path: Path, monk
 
 
 @linux_only
-def test_one_that_keeps_to_another_keras_home_is_refused(
-    started: Started, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["KERAS_HOME", "FEDKERAS_CACHE", "HF_DATASETS_CACHE", "TF_ENABLE_ONEDNN_OPTS"])
+def test_one_that_keeps_to_other_variables_is_refused(
+    started: Started, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     started.superlink(tmp_path)
-    monkeypatch.setenv("KERAS_HOME", "/elsewhere")
-    with pytest.raises(UserError, match=r"KERAS_HOME='.*' and would keep to it"):
+    monkeypatch.setenv(name, "/elsewhere")
+    with pytest.raises(UserError, match=rf"{name}='.*' and would keep to it"):
         check_running_superlink(tmp_path)
+
+
+@linux_only
+def test_a_descriptor_that_is_closed_meanwhile_hides_nobody(
+    started: Started, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid = started.superlink(tmp_path)
+    iterdir = Path.iterdir
+
+    def with_closed(folder: Path) -> Iterator[Path]:
+        if folder.name == "fd":
+            yield folder / "999999"
+        yield from iterdir(folder)
+
+    monkeypatch.setattr(Path, "iterdir", with_closed)
+    listener = find_listener(started.port)
+    assert listener is not None
+    assert listener.pid == pid
+
+
+@pytest.mark.parametrize("text", ["abc", "", "0", "70000", "-1", "9" * 5000])
+def test_a_port_that_is_none_is_a_sentence(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("FLWR_LOCAL_SUPERLINK_HTTP_API_PORT", text)
+    with pytest.raises(UserError, match=r"^FLWR_LOCAL_SUPERLINK_HTTP_API_PORT is '.*', but must be a port"):
+        superlink.port()
 
 
 @linux_only
