@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 DESCRIBE = "query.describe"
 NODE_POLL_SECONDS = 0.2
+ASK_AGAIN_SECONDS = 10.0
 UNKNOWN = -1
 MAX_NAME_LENGTH = 200
 # The node or its reply is gone, which says nothing of the node that has the same id now: ask again.
@@ -93,6 +94,14 @@ class NodeDescription:
         return cls(clients, fingerprint, location, problem, dict(properties))
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """Why a node was left out, and when it was asked (s, monotonic)."""
+
+    why: str
+    at: float
+
+
 @dataclass
 class Census:
     """The nodes that are connected now and what they said of themselves.
@@ -108,6 +117,8 @@ class Census:
     advice: str = ""
     nodes: dict[int, NodeDescription] = field(default_factory=dict)
     _asked: dict[int, Exchange] = field(default_factory=dict)
+    _refused: dict[int, Refusal] = field(default_factory=dict)
+    _connected: set[int] = field(default_factory=set)
 
     def start(self, min_nodes: int, node_timeout: float, meanwhile: Callable[[], object] = lambda: None) -> None:
         """Wait until ``min_nodes`` nodes are connected (at most ``node_timeout`` s) and describe all that are.
@@ -132,8 +143,10 @@ class Census:
     def refresh(self) -> None:
         """Forget the nodes that are gone and ask the new ones; those take part once they have answered.
 
-        A node that comes later and cannot take part is left out with a warning: it must not end a run of others. Waits
-        only where there is no client at all, for at most ``timeout`` seconds.
+        A node that comes later and cannot take part is left out with a warning: it must not end a run of others. It is
+        asked again after 10 s, or when nodes have come or gone: Flower lists the old id of a node that has restarted
+        for most of a minute, in which what the new one says may contradict the old one. Waits only where there is no
+        client at all, for at most ``timeout`` seconds.
         """
         deadline = time.monotonic() + self.timeout
         self._update()
@@ -156,9 +169,15 @@ class Census:
         try:
             self.nodes = {**others, node: self._read(node, reply)}
             self.population()
+            self._refused.pop(node, None)
         except StrategyError as error:
-            logger.warning("Left out: %s", error)
-            self.nodes = {**others, node: NodeDescription(())}
+            self.nodes = others
+            self._leave_out(node, str(error))
+
+    def _leave_out(self, node: int, why: str) -> None:
+        if node not in self._refused or self._refused[node].why != why:
+            logger.warning("Left out: %s", why)
+        self._refused[node] = Refusal(why, time.monotonic())
 
     def _has_clients(self) -> bool:
         return any(description.clients for description in self.nodes.values())
@@ -177,7 +196,11 @@ class Census:
         connected = set(self.grid.get_node_ids())
         self.nodes = {node: description for node, description in self.nodes.items() if node in connected}
         self._asked = {node: exchange for node, exchange in self._asked.items() if node in connected}
-        for node in sorted(connected - self.nodes.keys() - self._asked.keys()):
+        self._refused = {node: refusal for node, refusal in self._refused.items() if node in connected}
+        patience = ASK_AGAIN_SECONDS if connected == self._connected else 0.0
+        self._connected = connected
+        wait_for = {node for node, refusal in self._refused.items() if time.monotonic() - refusal.at < patience}
+        for node in sorted(connected - self.nodes.keys() - self._asked.keys() - wait_for):
             request = Message(RecordDict({wire.CONFIG: ConfigRecord({})}), node, DESCRIBE, ttl=self.timeout)
             self._asked[node] = Exchange(self.grid, [request], self.timeout)
 

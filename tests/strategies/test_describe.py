@@ -277,6 +277,45 @@ def test_a_late_node_that_cannot_take_part_is_left_out_and_the_run_goes_on(
     assert population.assign(["a", "b"]) == {1: ["a", "b"]}  # and nothing goes to the node that was left out
 
 
+def restarted(monkeypatch: pytest.MonkeyPatch) -> tuple[Census, dict[int, Describe], list[float]]:
+    """A run of which node 1 restarted as node 2 with other data while Flower still lists its old id, and a clock."""
+    clock = [1000.0]
+    monkeypatch.setattr("strategies.describe.time.monotonic", lambda: clock[0])
+    answers: dict[int, Describe] = {1: hosts("a"), 5: hosts("c")}
+    ours = census(answers)
+    ours.start(2, 1)
+    answers[2] = lambda: NodeDescription((ClientInfo("a", 11),))
+    ours.refresh()
+    assert ours.population().hosts == {"a": (1,), "c": (5,)}
+    return ours, answers, clock
+
+
+def test_a_node_that_contradicts_its_old_id_takes_part_as_soon_as_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, answers, _ = restarted(monkeypatch)
+    del answers[1]
+    ours.refresh()
+    assert ours.population().hosts == {"a": (2,), "c": (5,)}
+    assert ours.population()["a"].num_examples == 11
+
+
+def test_a_node_that_was_left_out_is_asked_again_but_not_at_every_turn(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ours, answers, clock = restarted(monkeypatch)
+    assert isinstance(ours.grid, LivingGrid)
+    answers[2] = hosts("b", problem="Its data are locked.")
+    caplog.clear()
+    for seconds, times in ((9.9, 1), (0.2, 2), (9.9, 2), (0.2, 3)):
+        clock[0] += seconds
+        ours.refresh()
+        assert ours.grid.asked.count(2) == times
+    assert caplog.text.count("Its data are locked.") == 1  # said once, however often it is asked
+    answers[2] = hosts("b")
+    clock[0] += 10
+    ours.refresh()
+    assert ids(ours) == ["a", "b", "c"]
+
+
 @pytest.mark.parametrize("code", [ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE])
 def test_a_node_that_was_away_while_it_was_asked_is_asked_again(code: int) -> None:
     """Flower gives an authenticated node its old id again; left out, it would be so for the rest of the run."""
