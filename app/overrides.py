@@ -11,6 +11,7 @@ from typing import Any, get_origin
 from app.config import RunConfig
 from app.config_sentences import did_you_mean
 from app.errors import UserError
+from app.user_paths import user_path
 
 PATH_DATASETS = ("npz:", "tfrecord:")
 
@@ -36,11 +37,11 @@ def with_absolute_paths(config: RunConfig, folder: Path) -> RunConfig:
     Raises UserError where the dataset's file or folder does not exist.
     """
     values = config.to_run_config()
-    values["runs-dir"] = str(_absolute(config.runs_dir, folder))
+    values["runs-dir"] = str(user_path(config.runs_dir, "runs-dir", folder))
     for prefix in PATH_DATASETS:
         if config.dataset.startswith(prefix):
             path, mark, query = config.dataset.removeprefix(prefix).partition("?")
-            absolute = _absolute(path, folder)
+            absolute = user_path(path, "dataset", folder)
             if not absolute.exists():
                 raise UserError(
                     f"The key 'dataset' is '{config.dataset}', but there is no {absolute}: correct the path."
@@ -54,19 +55,14 @@ def preset_names(project: Path) -> list[str]:
     return sorted(file.stem for file in (project / "presets").glob("*.toml"))
 
 
-def _absolute(path: str, folder: Path) -> Path:
-    return (folder / Path(path).expanduser()).resolve()
-
-
 def _find(argument: str, project: Path, folder: Path) -> Path:
     """Return the file that is meant: in ``folder``, else in the project, else the preset of this bare name."""
-    candidates = [_absolute(argument, folder), project / argument]
-    if argument in preset_names(project):
-        candidates = [project / "presets" / f"{argument}.toml"]
-    for file in candidates:
+    names = preset_names(project)
+    if argument in names:
+        return project / "presets" / f"{argument}.toml"
+    for file in (user_path(argument, "-c", folder), project / argument):
         if file.is_file():
             return file
-    names = preset_names(project)
     hint = did_you_mean(Path(argument).stem, [*names, *RunConfig.key_names()])
     raise UserError(
         f"'-c {argument}' is neither a file, nor KEY=VALUE, nor one of the presets {', '.join(names) or '(none)'}"
@@ -77,7 +73,7 @@ def _find(argument: str, project: Path, folder: Path) -> Path:
 def _read(file: Path) -> dict[str, Any]:
     try:
         return flat(tomllib.loads(file.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"The file {file} cannot be read as TOML ({error}): correct it.") from None
 
 
@@ -111,7 +107,7 @@ def _value(key: str, text: str) -> Any:
         return text[1:-1] if quoted else text
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # no TOML; more digits than Python reads; too many brackets
         return text
 
 

@@ -137,3 +137,19 @@ def test_a_dataset_file_that_is_missing_is_told_before_the_start(folder: Path) -
     config = RunConfig.from_run_config({"dataset": "tfrecord:silos", "partition": "natural"})
     with pytest.raises(UserError, match=r"The key 'dataset' is 'tfrecord:silos', but there is no .*/user/silos"):
         with_absolute_paths(config, folder)
+
+
+@pytest.mark.parametrize("path", ["~no-such-user/x", "x" * 5000])
+def test_what_is_no_path_is_a_sentence(project: Path, folder: Path, path: str) -> None:
+    for values in ({"runs-dir": path}, {"dataset": f"npz:{path}"}, {"dataset": f"npz:{path}?x=raw"}):
+        (key,) = values
+        with pytest.raises(UserError, match=rf"^The key '{key}' is '.*', which is no path here"):
+            with_absolute_paths(RunConfig.from_run_config(values), folder)
+    with pytest.raises(UserError, match=r"^The option '-c' is '.*', which is no path here"):
+        merged(project, folder, path)
+
+
+@pytest.mark.parametrize("argument", ["num-rounds=" + "9" * 5000, "seed=" + "[" * 5000, "x" * 5000 + "=1"])
+def test_however_long_a_pair_is_it_is_a_sentence(project: Path, folder: Path, argument: str) -> None:
+    with pytest.raises(UserError):
+        merged(project, folder, argument)
