@@ -23,6 +23,7 @@ from flwr.serverapp import Grid
 from strategies import wire
 from strategies.errors import StrategyError
 from strategies.exchange import Exchange
+from strategies.fixed_point import MAX_WEIGHT
 from strategies.population import ClientInfo, Population
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,8 @@ NODE_POLL_SECONDS = 0.2
 ASK_AGAIN_SECONDS = 10.0
 UNKNOWN = -1
 MAX_NAME_LENGTH = 200
+MAX_CLIENTS = 1_000_000
+TEXT_LENGTH, PROBLEM_LENGTH = 300, 500
 # The node or its reply is gone, which says nothing of the node that has the same id now: ask again.
 GONE = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE)
 
@@ -67,7 +70,7 @@ class NodeDescription:
 
     @classmethod
     def from_content(cls, content: RecordDict) -> NodeDescription:
-        """Read a describe reply; raises StrategyError where it is not one."""
+        """Read a describe reply; raises StrategyError where it is not one. Texts are cut and kept to one line."""
         record = content.get(wire.PACK)
         properties = content.get("properties")
         if not isinstance(record, ConfigRecord) or not isinstance(properties, ConfigRecord):
@@ -86,11 +89,20 @@ class NodeDescription:
         if len({len(column) for column in columns}) != 1:
             raise StrategyError("A node described its clients with lists of different lengths.")
         _check_names(columns[0])
+        _check_sizes(columns[1])
         clients = tuple(
-            ClientInfo(client, size if size >= 0 else None, device, region)
+            ClientInfo(
+                client,
+                size if size >= 0 else None,
+                wire.one_line(device, TEXT_LENGTH),
+                wire.one_line(region, TEXT_LENGTH),
+            )
             for client, size, device, region in zip(*columns, strict=True)
         )
-        fingerprint, location, problem = (str(record.get(key, "")) for key in ("fingerprint", "location", "problem"))
+        fingerprint, location = (
+            wire.one_line(str(record.get(k, "")), TEXT_LENGTH) for k in ("fingerprint", "location")
+        )
+        problem = wire.one_line(str(record.get("problem", "")), PROBLEM_LENGTH)
         return cls(clients, fingerprint, location, problem, dict(properties))
 
 
@@ -243,6 +255,8 @@ def _is_gone(reply: Message) -> bool:
 
 def _check_names(clients: Sequence[str]) -> None:
     """Names of clients go into files, logs and charts; one given twice would count as hosted by two nodes."""
+    if len(clients) > MAX_CLIENTS:
+        raise StrategyError(f"A node described {len(clients)} clients, but may host at most {MAX_CLIENTS}.")
     if len(set(clients)) != len(clients):
         raise StrategyError("A node described a client twice: each 'client-id' must be another.")
     for client in clients:
@@ -251,6 +265,14 @@ def _check_names(clients: Sequence[str]) -> None:
                 f"A node has a client called {client[:MAX_NAME_LENGTH]!r}: a 'client-id' must hold from 1 to "
                 f"{MAX_NAME_LENGTH} printable characters."
             )
+
+
+def _check_sizes(sizes: Sequence[int]) -> None:
+    wrong = next((size for size in sizes if not UNKNOWN <= size <= MAX_WEIGHT), None)
+    if wrong is not None:
+        raise StrategyError(
+            f"A node has a client with {wrong} examples: it must be from 0 to 2^53, or {UNKNOWN} where it is not known."
+        )
 
 
 def properties_in_common(nodes: Sequence[NodeDescription]) -> dict[str, ConfigRecordValues]:

@@ -46,9 +46,7 @@ class Rejection:
     detail: str = ""
 
     def __post_init__(self) -> None:
-        written = self.detail[:DETAIL_LENGTH].encode(errors="replace").decode()
-        line = " ".join("".join(c if c.isprintable() else " " for c in written).split())
-        object.__setattr__(self, "detail", line)
+        object.__setattr__(self, "detail", wire.one_line(self.detail, DETAIL_LENGTH))
 
     def __str__(self) -> str:
         """Say it in words."""

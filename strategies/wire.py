@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from io import BytesIO
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,8 @@ VERSION, REASONS, DETAILS = "version", "reasons", "details"
 
 NUM_EXAMPLES = "num-examples"
 DELTA = "delta"
+
+Item = TypeVar("Item", str, int)
 
 
 @dataclass(frozen=True)
@@ -137,24 +140,29 @@ def config_of(message: Message) -> ConfigRecord:
     return record if isinstance(record, ConfigRecord) else ConfigRecord()
 
 
+def one_line(text: str, length: int) -> str:
+    """Return at most ``length`` characters of a text of another process, as one line that can be written anywhere."""
+    written = text[:length].encode(errors="replace").decode()
+    return " ".join("".join(c if c.isprintable() else " " for c in written).split())
+
+
 def text_list(record: ConfigRecord, key: str) -> list[str]:
     """Read a list of strings, as sent by another process: anything else is malformed."""
-    values = record.get(key)
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise StrategyError(
-            f"The key '{key}' of a message must hold a list of strings, but holds {type(values).__name__}."
-        )
-    return [str(value) for value in values]
+    return _list_of(str, record, key, "strings")
 
 
 def int_list(record: ConfigRecord, key: str) -> list[int]:
     """Read a list of whole numbers, as sent by another process: anything else is malformed."""
+    return _list_of(int, record, key, "integers")
+
+
+def _list_of(kind: type[Item], record: ConfigRecord, key: str, named: str) -> list[Item]:
     values = record.get(key)
-    if not isinstance(values, list) or not all(isinstance(value, int) for value in values):
+    if not isinstance(values, list) or not all(isinstance(value, kind) for value in values):
         raise StrategyError(
-            f"The key '{key}' of a message must hold a list of integers, but holds {type(values).__name__}."
+            f"The key '{key}' of a message must hold a list of {named}, but holds {type(values).__name__}."
         )
-    return [int(value) for value in values]
+    return [kind(value) for value in values]
 
 
 def number(record: ConfigRecord, key: str) -> float:

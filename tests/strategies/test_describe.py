@@ -89,6 +89,8 @@ def changed(**changes: object) -> RecordDict:
         (changed(clients="a"), "'clients' of a message must hold a list of strings"),
         (changed(region=[1, 2]), "'region' of a message must hold a list of strings"),
         (changed(**{"num-examples": [1.5, 2.0]}), "'num-examples' of a message must hold a list of integers"),
+        (changed(**{"num-examples": [5, 2**53 + 1]}), r"a client with 9007199254740993 examples: .* from 0 to 2\^53"),
+        (changed(**{"num-examples": [-2, 5]}), "a client with -2 examples"),
         (changed(clients=["a", "a"]), "described a client twice"),
         (changed(clients=["a", ""]), "must hold from 1 to 200 printable characters"),
         (changed(clients=["a", "b\nINFO forged"]), "must hold from 1 to 200 printable characters"),
@@ -102,8 +104,26 @@ def test_what_is_no_description_is_refused_in_a_sentence(content: RecordDict, se
 
 
 def test_an_unknown_number_of_examples_is_none() -> None:
-    description = NodeDescription.from_content(changed(**{"num-examples": [-7, 2**62]}))
-    assert [client.num_examples for client in description.clients] == [None, 2**62]
+    description = NodeDescription.from_content(changed(**{"num-examples": [-1, 2**53]}))
+    assert [client.num_examples for client in description.clients] == [None, 2**53]
+
+
+def test_what_a_node_says_is_kept_to_a_short_line_that_can_be_written() -> None:
+    odd = "a\nb\x1b[2J\u2028c " + "x" * 5000
+    said = NodeDescription.from_content(
+        changed(**{"device-class": [odd, ""], "region": ["", odd], "fingerprint": odd, "location": odd, "problem": odd})
+    )
+    first, second = said.clients
+    for text in (first.device_class, second.region, said.fingerprint, said.location, said.problem):
+        assert text.startswith("a b [2J c xxx") and text.isprintable() and len(text) <= 500
+
+
+def test_a_node_cannot_have_more_clients_than_a_server_can_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("strategies.describe.MAX_CLIENTS", 2)
+    NodeDescription.from_content(changed())
+    monkeypatch.setattr("strategies.describe.MAX_CLIENTS", 1)
+    with pytest.raises(StrategyError, match="described 2 clients, but may host at most 1"):
+        NodeDescription.from_content(changed())
 
 
 def test_each_client_is_bound_to_its_node_in_a_deployment() -> None:

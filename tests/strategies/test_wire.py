@@ -264,3 +264,9 @@ def test_bytes_of_a_new_model_are_counted_anew() -> None:
         totals.append((counter.total, pushed_bytes(request)))
     assert totals[0][0] == totals[0][1] and totals[1][0] == totals[1][1]
     assert totals[1][0] - totals[0][0] == pytest.approx(4 * 9_990, abs=50)
+
+
+def test_a_text_of_another_process_becomes_one_short_line() -> None:
+    assert wire.one_line("a\r\n\tb \x00 c\ud800", 100) == "a b c?"
+    assert wire.one_line("x" * 10, 4) == "xxxx"
+    assert wire.one_line("é", 9) == "é"
