@@ -82,7 +82,7 @@ def neutral_folder() -> Path:
 
 
 def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a ``flwr`` command to its end and return its exit code and what it printed: its answer apart from its warnings."""
+    """Run a ``flwr`` command to its end and return its exit code, and its answer apart from its warnings."""
     return subprocess.run(
         [flwr(), *arguments],
         cwd=neutral_folder(),

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from app.flower_commands import call, complaint, flwr, run_status, start
 from app.log_filter import LogFilter
 from app.machine import usable_cores
 from app.overrides import merged_config, with_absolute_paths
-from app.run_directory import RunDirectory
+from app.run_directory import RunDirectory, to_toml
 from app.superlink import Connection, check_running_superlink, find_connection
 
 COMPLETED = "finished:completed"
@@ -61,7 +61,7 @@ def run(request: Request, show: Callable[[str], None]) -> int:
     show(f"Starting on {where}; the first round may be half a minute away.")
     with tempfile.TemporaryDirectory(prefix="fedkeras-") as folder:
         file = Path(folder) / "run-config.toml"
-        file.write_text(as_toml(config.to_run_config()), encoding="utf-8")
+        file.write_text(to_toml(config.to_run_config()), encoding="utf-8")
         command = [flwr(), "run", str(project), connection.name, "--run-config", str(file), "--stream"]
         return _Stream(connection, request.verbose, show).follow(command + federation)
 
@@ -104,11 +104,6 @@ def worker_count(request: Request, config: RunConfig) -> int:
     """Return the number of workers asked for, else one per core, but no more than can find work in a round."""
     cohort = config.clients_per_round or config.num_clients
     return request.workers or max(min(usable_cores(), cohort), config.min_nodes)
-
-
-def as_toml(values: Mapping[str, Value]) -> str:
-    """Write flat values as TOML; JSON's scalars are TOML's."""
-    return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items())
 
 
 class _Stream:

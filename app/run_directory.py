@@ -14,6 +14,7 @@ from app import atomic, plain_json
 from app.errors import UserError
 from app.versions import installed_versions
 from strategies.population import ClientInfo
+from tasks.cache import whole_file
 
 Scalar = bool | int | float | str
 RunState = Literal["running", "completed", "failed", "interrupted"]
@@ -146,7 +147,7 @@ class RunDirectory:
 
     def save_model(self, model: Saveable) -> None:
         """Write the final Keras model."""
-        with atomic.replacing(self.model) as temporary:
+        with whole_file(self.model) as temporary:
             model.save(str(temporary))
 
     def _write_json(self, path: Path, value: Mapping[str, Any]) -> None:

@@ -17,17 +17,27 @@ def cache_folder() -> Path:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside ``path`` to write to; then sync it and give it its name.
+    """Give a temporary name beside ``path`` to write to; then sync it, give it its name and sync the folder.
 
-    Folders are made. Processes that write the same file at once do not disturb each other: the last one's stays. Raises
-    OSError; if the body raises, the old file stays and nothing of the new one is left.
+    Folders are made. The temporary name keeps the suffix, which Keras goes by. Processes that write the same file at
+    once do not disturb each other: the last one's stays. Raises OSError; if the body raises, the old file stays and
+    nothing of the new one is left. A killed process can leave a hidden ``.<name>.<random>.tmp<suffix>`` behind, which
+    nothing reads.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem[:80]}.{uuid4().hex[:12]}.tmp{path.suffix}")
     try:
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        _sync(temporary, os.O_RDWR)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+    _sync(path.parent, os.O_RDONLY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

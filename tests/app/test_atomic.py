@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from app import atomic
+from tasks.cache import whole_file
 
 OLD, NEW = b"a" * 3_000_000, b"b" * 3_000_000
 WRITER = """
@@ -55,7 +56,7 @@ def test_a_failing_writer_leaves_the_old_file_and_nothing_else(tmp_path: Path) -
     path = tmp_path / "model.keras"
     atomic.write_bytes(path, b"old")
     for failure in (ValueError, KeyboardInterrupt):
-        with pytest.raises(failure), atomic.replacing(path) as temporary:
+        with pytest.raises(failure), whole_file(path) as temporary:
             temporary.write_bytes(b"half")
             raise failure
     assert path.read_bytes() == b"old"
@@ -65,13 +66,13 @@ def test_a_failing_writer_leaves_the_old_file_and_nothing_else(tmp_path: Path) -
 def test_a_body_that_writes_nothing_is_an_error_and_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     atomic.write_bytes(path, b"old")
-    with pytest.raises(FileNotFoundError), atomic.replacing(path):
+    with pytest.raises(FileNotFoundError), whole_file(path):
         pass
     assert path.read_bytes() == b"old"
 
 
 def test_the_temporary_name_keeps_folder_and_suffix_and_is_hidden(tmp_path: Path) -> None:
-    with atomic.replacing(tmp_path / ("n" * 240 + ".keras")) as temporary:
+    with whole_file(tmp_path / ("n" * 240 + ".keras")) as temporary:
         temporary.write_bytes(b"")
         assert temporary.parent == tmp_path
         assert temporary.suffix == ".keras"

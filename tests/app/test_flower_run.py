@@ -18,7 +18,7 @@ import pytest
 from app import flower_commands, flower_run, machine
 from app.config import RunConfig
 from app.errors import UserError
-from app.flower_run import Request, as_toml, federation_arguments, worker_count
+from app.flower_run import Request, federation_arguments, worker_count
 from app.run_directory import RunDirectory
 from app.superlink import Connection
 from tests.app import flower_logs
@@ -323,13 +323,6 @@ def test_usable_cores_respect_a_containers_quota(tmp_path: Path) -> None:
     for text, cores in (("100000 100000", 1), ("50000 100000", 1), ("max 100000", granted), ("junk", granted)):
         quota.write_text(text)
         assert machine.usable_cores(quota) == min(cores, granted)
-
-
-def test_as_toml_is_read_back() -> None:
-    import tomllib
-
-    values = {"a-b": 'say "hi" \\ ü 😀\n', "c": 1, "d": 1e-06, "e": True, "f": -2.5, "g": 1e22}
-    assert tomllib.loads(as_toml(values)) == values
 
 
 def test_without_a_flwr_command_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
