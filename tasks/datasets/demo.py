@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.cache import cache_folder
+from tasks.cache import cache_folder, whole_file
 from tasks.datasets.tfrecord import SiloData, open_silos, write_silos
 from tasks.errors import TaskError
 
@@ -41,10 +41,11 @@ def write_npz_silos(folder: Path) -> list[Path]:
     silos, (x, y) = _dealt()
     held_out = folder / "held-out.npz"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for name, (own_x, own_y) in silos.items():
-            np.savez_compressed(folder / f"{name}.npz", x=_scaled(own_x), y=own_y)
-        np.savez_compressed(held_out, x=_scaled(x), y=y, test=np.ones(len(y), dtype=bool))
+            with whole_file(folder / f"{name}.npz") as file:
+                np.savez_compressed(file, x=_scaled(own_x), y=own_y)
+        with whole_file(held_out) as file:
+            np.savez_compressed(file, x=_scaled(x), y=y, test=np.ones(len(y), dtype=bool))
     except OSError as error:
         raise TaskError(f"No silos can be written to '{folder}' ({error.strerror}): name another folder.") from error
     return [*(folder / f"{name}.npz" for name in silos), held_out]

@@ -81,3 +81,18 @@ def test_files_for_nodes_hold_the_same_silos_and_the_servers_file_no_client(tmp_
 def test_files_for_nodes_need_a_folder_that_can_be_written() -> None:
     with pytest.raises(TaskError, match="No silos can be written to '/proc/nowhere'"):
         write_npz_silos(Path("/proc/nowhere"))
+
+
+def test_files_for_nodes_are_wholly_there_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {path.name: path.read_bytes() for path in write_npz_silos(tmp_path)}
+    savez = np.savez_compressed
+
+    def disk_runs_full(file: Path, **arrays: np.ndarray) -> None:
+        savez(file, **arrays)
+        os.truncate(file, 100)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez_compressed", disk_runs_full)
+    with pytest.raises(TaskError, match=r"No silos can be written to .* \(No space left on device\)"):
+        write_npz_silos(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
