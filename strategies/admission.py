@@ -7,14 +7,18 @@ Metrics are not judged: they are only reported, and `strategies.updates.mean_met
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 
 import numpy as np
 
 from strategies.errors import StrategyError
 from strategies.fixed_point import BLOCK, MAX_WEIGHT, MIN_WEIGHT
 from strategies.updates import FloatVector, PartialSum, Update
+
+NOTHING: Mapping[str, int] = MappingProxyType({})
 
 
 class Reason(StrEnum):
@@ -55,8 +59,11 @@ class Limits:
         return MIN_WEIGHT <= weight <= self.max_weight  # false for NaN
 
 
-def judge(update: Update, size: int, limits: Limits) -> Reason | None:
-    """Return why this update must not count, None if it may; ``size`` is the length of the model's flat vector."""
+def judge(update: Update, size: int, limits: Limits, described: Mapping[str, int] = NOTHING) -> Reason | None:
+    """Return why this update must not count, None if it may; ``size`` is the length of the model's flat vector.
+
+    ``described`` holds how many examples clients said to have before the training: none may weigh more than that.
+    """
     delta = update.delta
     if not isinstance(delta, np.ndarray):
         return Reason.MALFORMED
@@ -67,7 +74,7 @@ def judge(update: Update, size: int, limits: Limits) -> Reason | None:
     largest = max(float(np.max(delta)), -float(np.min(delta)))  # NaN and infinities come through both
     if not math.isfinite(largest):
         return Reason.NOT_FINITE
-    if not limits.allow_weight(update.weight):
+    if not _allow_weight(update.client, update.weight, limits, described):
         return Reason.WEIGHT
     if max(1.0, update.weight) * largest > limits.max_contribution:
         return Reason.NORM
@@ -76,7 +83,9 @@ def judge(update: Update, size: int, limits: Limits) -> Reason | None:
     return None
 
 
-def judge_partial(partial: PartialSum, size: int, limits: Limits) -> Reason | None:
+def judge_partial(
+    partial: PartialSum, size: int, limits: Limits, described: Mapping[str, int] = NOTHING
+) -> Reason | None:
     """Return why a partial sum must not count: what no clients that each keep the limits could have summed up to.
 
     One client in it can still be as bad as the limits let all of them be together: where single clients of a node are
@@ -87,7 +96,7 @@ def judge_partial(partial: PartialSum, size: int, limits: Limits) -> Reason | No
         return Reason.SHAPE
     if not partial.weights:
         return Reason.MALFORMED
-    if not all(limits.allow_weight(weight) for weight in partial.weights.values()):
+    if not all(_allow_weight(client, weight, limits, described) for client, weight in partial.weights.items()):
         return Reason.WEIGHT
     rounding = 2.0**-33 * total.count
     if total.largest() > limits.max_contribution * total.count + rounding:
@@ -95,6 +104,10 @@ def judge_partial(partial: PartialSum, size: int, limits: Limits) -> Reason | No
     if limits.max_norm and total.norm() > limits.max_norm * total.total_weight() + rounding * math.sqrt(size):
         return Reason.NORM
     return None
+
+
+def _allow_weight(client: str, weight: float, limits: Limits, described: Mapping[str, int]) -> bool:
+    return limits.allow_weight(weight) and weight <= described.get(client, math.inf)
 
 
 def norm(delta: FloatVector) -> float:

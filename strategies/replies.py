@@ -7,7 +7,7 @@ reason. Whatever another process sends, reading it raises nothing and allocates 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
@@ -29,7 +29,9 @@ SENTENCES = {
     Reason.SHAPE: "its arrays have other shapes than the model's",
     Reason.DTYPE: "its arrays have other dtypes than the model's",
     Reason.NOT_FINITE: "its update holds NaN or infinite values, as after a diverging training ('learning-rate')",
-    Reason.WEIGHT: "its number of examples is missing, not positive or above 'max-client-examples'",
+    Reason.WEIGHT: (
+        "its number of examples is missing, not positive, above 'max-client-examples' or above what it described itself"
+    ),
     Reason.NORM: "its update is larger than 'max-update-norm' or the range of the sum allows",
 }
 
@@ -97,7 +99,8 @@ class ReplyReader:
     """Reads the replies to one round's training requests.
 
     ``weights`` are those the clients started from; ``clip`` is the privacy's bound on an update, applied again after
-    decoding; ``summed`` tells whether the round's rule takes partial sums.
+    decoding; ``summed`` tells whether the round's rule takes partial sums. ``described`` holds how many examples
+    clients said to have before the training, the most that each can claim; a client that is not in it said nothing.
     """
 
     weights: wire.GlobalWeights
@@ -105,6 +108,7 @@ class ReplyReader:
     clip: Callable[[Update], Update]
     limits: Limits
     summed: bool
+    described: Mapping[str, int] = field(default_factory=dict)
 
     def read(self, reply: Message, asked: Sequence[str]) -> list[Outcome]:
         """Return what became of each client in ``asked``; never raises for what a client sent."""
@@ -159,12 +163,12 @@ class ReplyReader:
         clients = [pack.clients[position] for position in positions]
         metrics = {client: pack.metrics[position] for client, position in zip(clients, positions, strict=True)}
         partial = PartialSum(total, dict(zip(clients, total.weights, strict=True)), metrics)
-        reason = judge_partial(partial, self.weights.layout.size, self.limits)
+        reason = judge_partial(partial, self.weights.layout.size, self.limits, self.described)
         yield from [partial] if reason is None else [Rejection(client, reason) for client in clients]
 
     def _judged(self, update: Update) -> Outcome:
         update = self.clip(update)
-        reason = judge(update, self.weights.layout.size, self.limits)
+        reason = judge(update, self.weights.layout.size, self.limits, self.described)
         return update if reason is None else Rejection(update.client, reason)
 
 

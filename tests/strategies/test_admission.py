@@ -140,3 +140,10 @@ def test_what_is_admitted_can_always_be_summed_alone_or_packed(given_: list[tupl
         assert np.isfinite(total.mean()).all()
         packed = PartialSum(total, {one.client: one.weight for one in admitted}, {})
         assert judge_partial(packed, 3, limits) is None
+
+
+def test_the_weight_is_at_most_what_the_client_described() -> None:
+    mine = update(1, 1, 1, weight=5)
+    for described, reason in (({}, None), ({mine.client: 5}, None), ({mine.client: 4}, Reason.WEIGHT)):
+        assert judge(mine, 3, LIMITS, described) is reason
+    assert judge(update(1, 1, weight=5), 3, LIMITS, {mine.client: 4}) is Reason.SHAPE  # the order of checks stays

@@ -291,7 +291,7 @@ class MovingGrid(InlineGrid):
     def _execute(self, message: Message) -> Message:
         node = message.metadata.dst_node_id
         if message.metadata.message_type == "query.describe":
-            infos = tuple(ClientInfo(str(client), 10) for client in (2 * node, 2 * node + 1))
+            infos = tuple(ClientInfo(str(client), 10 * (client + 1)) for client in (2 * node, 2 * node + 1))
             description = NodeDescription(infos, self.fingerprints.get(node, "f"))
             return Message(description.to_content(), reply_to=message)
         return super()._execute(message)

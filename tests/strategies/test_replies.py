@@ -44,8 +44,9 @@ def reply_with(content: RecordDict | Error) -> Message:
     return Message(content, reply_to=request)
 
 
-def reader(limits: Limits = LIMITS, summed: bool = True) -> ReplyReader:
-    return ReplyReader(wire.read_weights(start_arrays()), Dense(), lambda update: update, limits, summed)
+def reader(limits: Limits = LIMITS, summed: bool = True, **described: int) -> ReplyReader:
+    weights = wire.read_weights(start_arrays())
+    return ReplyReader(weights, Dense(), lambda update: update, limits, summed, described)
 
 
 def pack(
@@ -407,3 +408,21 @@ def test_any_reply_leaves_the_others_as_they_were_or_counts_itself(content: Reco
         assert sum(records[1].rejected.values()) == 1
         assert same(weights, without(BAD, rounds=1))
     assert all(np.isfinite(array).all() for array in weights)
+
+
+@pytest.mark.parametrize(
+    ("claimed", "reason"),
+    [(10.0, {"a": "", "b": ""}), (10.5, {"a": "weight", "b": ""}), (9.0, {"a": "", "b": ""})],
+)
+def test_who_claims_more_examples_than_it_described_does_not_count(claimed: float, reason: dict[str, str]) -> None:
+    """Client b did not say how many it has."""
+    assert reasons(pack(["a", "b"], weights=[claimed, 900.0]), ["a", "b"], a=10) == reason
+    plain = honest_content("0")
+    plain["metrics"] = MetricRecord({"num-examples": claimed})
+    assert reasons(plain, ["a"], a=10) == {"a": reason["a"]}
+
+
+@pytest.mark.parametrize(("described", "reason"), [(10, ""), (11, ""), (9, "weight")])
+def test_a_sum_in_which_a_client_weighs_more_than_it_described_is_rejected(described: int, reason: str) -> None:
+    content = sum_of(["a", "b"], TOTAL, TWO_WEIGHTS)
+    assert reasons(content, ["a", "b"], b=described) == {"a": reason, "b": reason}
