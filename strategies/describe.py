@@ -3,7 +3,8 @@
 Flower knows nodes by random ids that change with every start. Sampling, seeds and client state hang on *clients*, which
 have a stable id; so the server first asks every node which clients it hosts, how many examples each has, its device
 class and region, and the fingerprint of the code that answers. A fingerprint other than the server's means that a node
-would train with other code than the run was started with, and ends the run.
+would train with other code than the run was started with, and ends the run; a node that cannot take part for another
+reason, such as a corrupt file, is left out.
 
 A node that knows no describe (a stock Flower app of another framework) counts as hosting one client, named after the
 node's id: Flower draws that anew with every start, so such a run is not reproducible unless all clients take part.
@@ -35,6 +36,7 @@ UNKNOWN = -1
 MAX_NAME_LENGTH = 200
 MAX_CLIENTS = 1_000_000
 TEXT_LENGTH, PROBLEM_LENGTH = 300, 500
+KNOWS_NO_DESCRIBE = "function registered with name 'describe'"  # how Flower's ClientApp says it
 # The node or its reply is gone, which says nothing of the node that has the same id now: ask again.
 GONE = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE)
 
@@ -106,6 +108,10 @@ class NodeDescription:
         return cls(clients, fingerprint, location, problem, dict(properties))
 
 
+class OtherCodeError(StrategyError):
+    """A node runs other code than the server: of its clients' updates nobody could say what made them."""
+
+
 @dataclass(frozen=True)
 class Refusal:
     """Why a node was left out, and when it was asked (s, monotonic)."""
@@ -135,8 +141,9 @@ class Census:
     def start(self, min_nodes: int, node_timeout: float, meanwhile: Callable[[], object] = lambda: None) -> None:
         """Wait until ``min_nodes`` nodes are connected (at most ``node_timeout`` s) and describe all that are.
 
-        ``meanwhile`` runs while the nodes are at it: on both sides, loading frameworks and data takes seconds. Raises
-        StrategyError where there are too few nodes, or one cannot take part or runs other code than the server.
+        ``meanwhile`` runs while the nodes are at it: on both sides, loading frameworks and data takes seconds. A node
+        that cannot take part is left out with a warning. Raises StrategyError where there are too few nodes, one runs
+        other code than the server, or so many cannot take part that fewer than ``min_nodes`` are left.
         """
         self._wait_for(min_nodes, node_timeout)
         self._ask_new_nodes()
@@ -144,13 +151,23 @@ class Census:
         for node, exchange in self._asked.items():
             for reply in exchange.replies():
                 if not _is_gone(reply):
-                    self.nodes[node] = self._read(node, reply)
-        silent = len(self._asked) - len(self.nodes)
+                    self._take_in(node, reply)
+        silent = len(self._asked) - len(self.nodes) - len(self._refused)
         self._asked = {}
+        if self._refused and sum(bool(description.clients) for description in self.nodes.values()) < min_nodes:
+            raise StrategyError(next(iter(self._refused.values())).why)
         if not self.nodes:
             raise StrategyError(f"None of the nodes described its clients within {self.timeout:g} s ('round-timeout').")
         if silent:
             logger.warning("%d nodes have not described their clients within %g s: not waiting", silent, self.timeout)
+
+    def _take_in(self, node: int, reply: Message) -> None:
+        try:
+            self.nodes[node] = self._read(node, reply)
+        except OtherCodeError:
+            raise
+        except StrategyError as error:
+            self._leave_out(node, str(error))
 
     def refresh(self) -> None:
         """Forget the nodes that are gone and ask the new ones; those take part once they have answered.
@@ -236,10 +253,12 @@ class Census:
         if reply.has_error() and not self.fingerprint:
             return NodeDescription((ClientInfo(f"node-{node}", None),))
         if reply.has_error():
-            raise StrategyError(f"Node {node} did not describe its clients: {reply.error.reason}. {self.advice}")
+            reason = wire.one_line(reply.error.reason or "no reason given", PROBLEM_LENGTH)
+            advice = f" {self.advice}" if KNOWS_NO_DESCRIBE in reason else ""
+            raise StrategyError(f"Node {node} did not describe its clients: {reason}.{advice}")
         description = NodeDescription.from_content(reply.content)
         if self.fingerprint and description.fingerprint != self.fingerprint:
-            raise StrategyError(
+            raise OtherCodeError(
                 f"Node {node} runs other code ({description.fingerprint[:12] or 'unknown'} from "
                 f"{description.location or 'an unknown place'}) than this run ({self.fingerprint[:12]} from "
                 f"{self.location}). {self.advice}"

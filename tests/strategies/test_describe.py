@@ -212,10 +212,55 @@ def test_a_node_that_cannot_take_part_says_why() -> None:
         census({1: hosts(problem="The file x.npz does not exist.")}).start(1, 1)
 
 
-def test_a_node_that_fails_to_describe_itself_ends_the_start_with_advice_where_code_matters() -> None:
-    failed = lambda: Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, "no module named app")  # noqa: E731
-    with pytest.raises(StrategyError, match=r"Node 1 did not describe its clients: no module named app\. Do this\."):
-        census({1: failed}, fingerprint="f", advice="Do this.").start(1, 1)
+def failed(reason: str) -> Describe:
+    return lambda: Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason)
+
+
+def test_advice_on_other_code_is_given_where_a_node_knows_no_describe() -> None:
+    stranger, advised = ClientApp(), "Do this."
+    ours = Census(InlineGrid.of(stranger, 1), 10.0, "f", advice=advised)
+    with pytest.raises(StrategyError, match=r"^Node 1 did not describe its clients: No query function .*\. Do this\.$"):
+        ours.start(1, 1)
+    with pytest.raises(StrategyError) as raised:
+        census({1: failed("no module\nnamed app")}, fingerprint="f", advice=advised).start(1, 1)
+    assert str(raised.value) == "Node 1 did not describe its clients: no module named app."
+
+
+CANNOT_TAKE_PART = {
+    "problem": (
+        hosts(fingerprint="f", problem="The file x.npz is corrupt."),
+        "A node cannot take part: The file x.npz",
+    ),
+    "error": (failed("boom"), "Node 2 did not describe its clients: boom."),
+    "nonsense": (lambda: RecordDict(), "A node answered the describe message with something else."),
+}
+
+
+@pytest.mark.parametrize(("answer", "sentence"), CANNOT_TAKE_PART.values(), ids=CANNOT_TAKE_PART)
+def test_a_node_that_cannot_take_part_does_not_end_the_start_of_others(
+    answer: Describe, sentence: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers = {1: hosts("a", fingerprint="f"), 2: answer, 3: hosts("b", fingerprint="f")}
+    ours = census(answers, fingerprint="f")
+    with caplog.at_level(logging.WARNING):
+        ours.start(2, 1)
+    assert f"Left out: {sentence}" in caplog.text
+    assert "have not described" not in caplog.text
+    assert ours.population().hosts == {"a": (1,), "b": (3,)}
+    with pytest.raises(StrategyError, match=sentence):
+        census(answers, fingerprint="f").start(3, 1)
+
+
+def test_where_too_few_nodes_are_left_the_first_says_why() -> None:
+    problems = {node: hosts(problem=f"The file {node}.npz is corrupt.") for node in (3, 1, 2)}
+    with pytest.raises(StrategyError, match=r"^A node cannot take part: The file 1\.npz is corrupt\.$"):
+        census({**problems, 4: hosts()}).start(1, 1)
+
+
+def test_other_code_ends_the_start_whatever_else_is_wrong() -> None:
+    answers = {1: hosts(fingerprint="f", problem="no data"), 2: hosts("a", fingerprint="x")}
+    with pytest.raises(StrategyError, match="Node 2 runs other code"):
+        census(answers, fingerprint="f").start(1, 1)
 
 
 def test_a_stock_node_counts_as_one_client() -> None:
