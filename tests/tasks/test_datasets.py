@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -167,6 +168,43 @@ def test_examples_with_clients_can_be_dealt_anew():
 def test_federated_data_of_ones_own_is_used_as_it_is():
     data = load_data(spec(USER + "federated"))
     assert (data.name, data.client_ids) == ("mine", ("one", "two"))
+    assert len(data.train("one")) == 2
+    assert len(data.test("two")) == 1
+    assert len(data.central_test()) == 6
+    assert data.label_counts().tolist() == [[1, 1], [1, 1]]
+
+
+def test_numpy_numbers_in_federated_data_become_pythons():
+    data = load_data(spec(USER + "numpy_members"))
+    assert json.loads(json.dumps([data.client_ids, data.num_classes, data.input_shape, data.num_train("one")])) == [
+        ["one", "two"],
+        2,
+        [2],
+        2,
+    ]
+    assert {type(client_id) for client_id in data.client_ids} == {str}
+
+
+@pytest.mark.parametrize(
+    ("function", "sentence"),
+    [
+        ("number_ids", r"client_ids .* is \(1, 2\), but must be a tuple of strings"),
+        ("one_string_of_ids", "client_ids .* is 'one', but must be a tuple of strings"),
+        ("repeated_ids", "client_ids .* but must hold no name twice"),
+        ("one_class", "num_classes .* is 1, but must be a whole number of at least 2"),
+        ("classes_as_text", "num_classes .* is '2', but must be a whole number"),
+        ("shape_with_a_gap", "input_shape .* is None, but must be a whole number of at least 1"),
+        ("shape_as_number", "input_shape .* is 2, but must be a tuple"),
+        ("fraction_to_train_on", r"num_train\('one'\) .* is 2.5, but must be a whole number of at least 1"),
+        ("counts_of_one_class", r"label_counts\(\) .* but must hold whole numbers, \[2, 2\]"),
+    ],
+)
+def test_federated_data_with_wrong_members_are_named(function, sentence):
+    with pytest.raises(TaskError, match=sentence) as error:
+        data = load_data(spec(USER + function))
+        data.num_train("one")
+        data.label_counts()
+    assert f"dataset='{USER}{function}'" in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -59,3 +59,54 @@ def text():
 
 def no_rows():
     return np.zeros((0, 3)), np.zeros(0, int)
+
+
+def _federated_with(**members):
+    data = federated()
+    vars(data).update(members)
+    return data
+
+
+def numpy_members():
+    return _federated_with(
+        client_ids=np.array(["one", "two"]),
+        num_classes=np.int64(2),
+        input_shape=np.array([2]),
+        num_train=lambda _: np.int32(2),
+    )
+
+
+def number_ids():
+    return _federated_with(client_ids=(1, 2))
+
+
+def one_string_of_ids():
+    return _federated_with(client_ids="one")
+
+
+def repeated_ids():
+    return _federated_with(client_ids=("one", "one"))
+
+
+def one_class():
+    return _federated_with(num_classes=1)
+
+
+def classes_as_text():
+    return _federated_with(num_classes="2")
+
+
+def shape_with_a_gap():
+    return _federated_with(input_shape=(None, 2))
+
+
+def shape_as_number():
+    return _federated_with(input_shape=2)
+
+
+def fraction_to_train_on():
+    return _federated_with(num_train=lambda _: 2.5)
+
+
+def counts_of_one_class():
+    return _federated_with(label_counts=lambda: np.ones((2, 1), int))
