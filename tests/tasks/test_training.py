@@ -308,7 +308,6 @@ def test_streams_that_do_not_fit_are_refused(stream, sentence):
 
 
 ONE_THREAD = """
-import time
 import numpy as np
 import tensorflow as tf
 from tasks.data import Stream
@@ -336,13 +335,8 @@ if {early}:
 else:
     tf.ones(1) + 1
     assert not use_one_thread()
-a = tf.ones((1500, 1500))
-tf.matmul(a, a)
-wall, cpu = time.perf_counter(), time.process_time()
-for _ in range(5):
-    a = tf.matmul(a, a) / 1500
-a.numpy()
-print((time.process_time() - cpu) / (time.perf_counter() - wall))
+threads = tf.config.threading
+print(threads.get_intra_op_parallelism_threads(), threads.get_inter_op_parallelism_threads())
 """
 
 
@@ -357,6 +351,6 @@ def test_use_one_thread_works_before_tensorflow_starts_and_says_so_afterwards(ea
     )
     assert done.returncode == 0, done.stderr
     if early:
-        assert float(done.stdout) < 1.2  # seconds of CPU per second
+        assert done.stdout.split() == ["1", "1"]
     else:
         assert "TensorFlow keeps its threads" in done.stderr
