@@ -15,6 +15,7 @@ from strategies.fixed_point import FixedPointSum, FloatVector
 __all__ = ["AnyArray", "FloatVector", "PartialSum", "State", "Update", "mean_metrics"]
 
 MAX_METRIC = float(np.finfo(np.float32).max)
+MAX_MEANS = 200
 
 AnyArray = npt.NDArray[np.generic]
 State = Mapping[str, AnyArray]  # of a part, between rounds: arrays by name, so that a checkpoint can hold any part's
@@ -64,14 +65,16 @@ def mean_metrics(rows: Iterable[tuple[float, Mapping[str, float]]]) -> dict[str,
 
     A value that is not finite, or absurd (beyond the range of float32), is left out with its weight, as if the client
     had not reported this metric: the accuracy of a client without test examples, or an AUC of one class, is NaN for
-    good reasons and says nothing of the update. A metric of which no value is left does not appear.
+    good reasons and says nothing of the update. A metric of which no value is left does not appear. There are at most
+    200 means, of the metrics that most clients report, and ties by name: names are the clients' invention.
     """
     columns: dict[str, list[tuple[float, float]]] = {}
     for weight, metrics in rows:
         for name, value in metrics.items():
             if abs(value) <= MAX_METRIC:  # false for NaN
                 columns.setdefault(name, []).append((weight, value))
-    return {name: _weighted_mean(columns[name]) for name in sorted(columns)}
+    common = sorted(columns, key=lambda name: (-len(columns[name]), name))[:MAX_MEANS]
+    return {name: _weighted_mean(columns[name]) for name in sorted(common)}
 
 
 def _weighted_mean(column: list[tuple[float, float]]) -> float:

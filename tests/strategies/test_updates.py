@@ -59,6 +59,15 @@ def test_values_that_are_not_finite_or_absurd_count_as_not_reported() -> None:
     assert mean_metrics(rows) == {"loss": 2.0}
 
 
+def test_names_that_few_clients_report_do_not_fill_the_record() -> None:
+    rows = [(1.0, {"loss": 1.0, "zoo": 2.0, **{f"{k}-{j:03}": 0.0 for j in range(1000)}}) for k in range(10)]
+    rows += [(1.0, {"zoo": 2.0})]
+    means = mean_metrics(rows)
+    assert list(means) == [*(f"0-{j:03}" for j in range(198)), "loss", "zoo"]
+    assert mean_metrics(reversed(rows)) == means
+    assert (means["loss"], means["zoo"]) == (1.0, 2.0)
+
+
 def test_no_rows_have_no_means() -> None:
     assert mean_metrics([]) == {}
 
