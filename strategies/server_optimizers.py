@@ -17,8 +17,8 @@ class ServerOptimizer(Protocol):
     """A pure step: weights, delta and state in, new weights and state out; nothing is changed in place.
 
     The state is all that is remembered between rounds (moments, step count), as arrays by name, and is checkpointed.
-    The delta is the negative of a gradient: a step goes along it. Vectors are longer than the model where an algorithm
-    keeps a second vector with the clients (SCAFFOLD's control variates): then weights, update and step all have both.
+    The delta is the negative of a gradient: a step goes along it. All vectors have the length of the model. What an
+    algorithm keeps besides (SCAFFOLD's control variates) belongs into the state.
     """
 
     @property
