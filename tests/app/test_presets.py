@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from app.config import RunConfig
+from app.overrides import merged_config
 
-PRESETS = sorted((Path(__file__).resolve().parents[2] / "presets").glob("*.toml"))
+REPOSITORY = Path(__file__).resolve().parents[2]
+PRESETS = sorted((REPOSITORY / "presets").glob("*.toml"))
+RUN_ALL = """
+import json, sys
+from pathlib import Path
+from tests.app import inline_runs
+
+for name, config in json.loads(sys.argv[2]).items():
+    left = inline_runs.start(Path(sys.argv[1]), config)
+    print(json.dumps([name, left.json("status.json")["state"], left.records()[-1]]), flush=True)
+"""
 
 
 def load(name: str) -> RunConfig:
@@ -70,3 +86,33 @@ def test_the_hospitals_file_is_where_the_preset_looks_and_has_its_keys(shared_da
     assert path.startswith("../shared/data/")
     with np.load(shared_data / path.removeprefix("../shared/data/")) as arrays:
         assert {pair.partition("=")[2] for pair in query.split("&")} <= set(arrays)
+
+
+def shortened(config: RunConfig, data: Path) -> dict[str, Any]:
+    """Return a preset as it is, but for how long it takes: one round, a cohort of two, few steps."""
+    changes: dict[str, Any] = {"num-rounds": 1, "federated-evaluate-every": 0}
+    if config.clients_per_round:
+        changes["clients-per-round"] = 2
+    if config.local_steps:
+        changes["local-steps"] = 2
+    else:
+        changes["local-epochs"] = 1
+    changes["dataset"] = config.dataset.replace("npz:../shared/data", f"npz:{data}")
+    return {**config.to_run_config(), **changes}
+
+
+@pytest.mark.slow
+def test_each_preset_runs(shared_data: Path, keras_home: Path, tmp_path: Path) -> None:
+    configs = {file.stem: shortened(merged_config([file.stem], REPOSITORY, tmp_path), shared_data) for file in PRESETS}
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_ALL, str(tmp_path), json.dumps(configs)],
+        cwd=REPOSITORY, env={**os.environ, "KERAS_HOME": str(keras_home), "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    ended = {name: (state, record) for name, state, record in map(json.loads, done.stdout.splitlines())}
+    assert done.returncode == 0, (list(ended), done.stderr[-3000:])
+    assert list(ended) == list(configs)
+    for name, (state, record) in ended.items():
+        cohort = configs[name]["clients-per-round"] or 4  # four silos, four hospitals
+        assert (name, state, record["round"], record["accepted"]) == (name, "completed", 1, cohort)
+        assert record["central"] is not None, name
