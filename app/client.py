@@ -14,7 +14,7 @@ from flwr.clientapp import ClientApp
 
 from app.config import RunConfig
 from app.errors import UserError
-from app.fingerprint import code_fingerprint, code_location
+from app.fingerprint import code_fingerprint, code_location, user_modules
 from app.hosting import Hosted, hosted_clients, is_simulated
 from strategies import wire
 from strategies.client import client_mods
@@ -31,26 +31,28 @@ app = ClientApp()
 @app.query("describe")
 def describe(message: Message, context: Context) -> Message:
     """Say which clients this node hosts and which code it runs; what keeps it from taking part is said in words."""
-    fingerprint, location = code_fingerprint(), code_location()
+    code = code_fingerprint(user_modules(context.run_config)), code_location()
+    simulated = is_simulated(context.node_config)
+    if simulated:
+        _one_thread()
     try:
         worker = _worker(context)
         hosted = worker.hosted
+        shape, classes = list(hosted.data.input_shape), hosted.data.num_classes
         description = NodeDescription(
-            hosted.clients(),
-            fingerprint,
-            location,
-            properties={"input-shape": list(hosted.data.input_shape), "num-classes": hosted.data.num_classes},
+            hosted.clients(), *code, properties={"input-shape": shape, "num-classes": classes}
         )
-        if is_simulated(context.node_config):
+        if simulated:
             _ = worker.task  # this process stays: load now what the first round needs, as the server does meanwhile
     except (UserError, TaskError) as error:
-        description = NodeDescription((), fingerprint, location, problem=str(error))
+        description = NodeDescription((), *code, problem=str(error))
     return Message(description.to_content(), reply_to=message)
 
 
 @app.train(mods=client_mods())
 def train(message: Message, context: Context) -> Message:
     """Train one client from the global weights."""
+    _one_thread()
     config = wire.config_of(message)
     weights = wire.read_weights(wire.arrays_of(message.content, wire.ARRAYS))
     worker = _worker(context)
@@ -64,6 +66,7 @@ def train(message: Message, context: Context) -> Message:
 @app.evaluate(mods=client_mods())
 def evaluate(message: Message, context: Context) -> Message:
     """Evaluate the global weights on one client's own test part."""
+    _one_thread()
     weights = wire.read_weights(wire.arrays_of(message.content, wire.ARRAYS))
     worker = _worker(context)
     data = worker.hosted.test(str(wire.config_of(message)[wire.CLIENT]))
@@ -86,10 +89,19 @@ class Worker:
     def task(self) -> Task:
         """The task on the node's data, with one compiled function per model."""
         from app.local_task import local_task
-        from tasks.training import use_one_thread
 
-        use_one_thread()
         return local_task(self.config, self.hosted.spec)
+
+
+@functools.cache
+def _one_thread() -> None:
+    """Keep TensorFlow to one thread in this process, for equal bits everywhere.
+
+    It must come before anything computes, and some data are read by TensorFlow: so it comes before the data.
+    """
+    from tasks.training import use_one_thread
+
+    use_one_thread()
 
 
 def _worker(context: Context) -> Worker:

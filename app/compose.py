@@ -33,7 +33,7 @@ def data_spec(config: RunConfig) -> DataSpec:
 
 
 def learning_rate(config: RunConfig) -> LearningRate:
-    """Return the clients' learning rate over the rounds; a cosine ends at zero with the last round."""
+    """Return the clients' learning rate over the rounds; a cosine would reach zero one round after the last."""
     after_warmup = max(1, config.num_rounds - config.lr_warmup_rounds)
     rate, rounds = {
         "cosine": (0.0, after_warmup),

@@ -16,7 +16,7 @@ from flwr.serverapp import Grid
 from app.compose import composition, data_spec, learning_rate, round_rules
 from app.config import RunConfig
 from app.errors import RunRefused, UserError
-from app.fingerprint import code_fingerprint, code_location
+from app.fingerprint import code_fingerprint, code_location, user_modules
 from app.report.build import write_report
 from app.run_directory import RunDirectory, RunState
 from app.sinks import run_sinks
@@ -39,6 +39,15 @@ OTHER_CODE = (
 )
 
 
+@contextmanager
+def _logged(what: str) -> Iterator[None]:
+    """Log an error of what is left behind at the end of a run, which must not hide how the run itself ended."""
+    try:
+        yield
+    except Exception:
+        logger.exception("%s", what)
+
+
 @dataclass
 class FederatedRun:
     """A run in progress. ``rounds`` counts the finished ones; ``last`` is the record of the latest central evaluation.
@@ -51,6 +60,7 @@ class FederatedRun:
     observers: Sequence[Observer] = ()
     rounds: int = 0
     last: RoundRecord | None = None
+    _strategy: FederatedStrategy | None = None
     _open: threading.Lock = field(default_factory=threading.Lock)  # taken, for good, by whoever closes the run
 
     def execute(self, grid: Grid) -> None:
@@ -58,13 +68,14 @@ class FederatedRun:
         config = self.config
         parts = composition(config)
         self.directory.write_config(config.to_run_config())
-        self.directory.write_versions(code_fingerprint(), code_location())
-        census = Census(grid, config.round_timeout, code_fingerprint(), code_location(), OTHER_CODE)
+        fingerprint = code_fingerprint(user_modules(config.to_run_config()))
+        self.directory.write_versions(fingerprint, code_location())
+        census = Census(grid, config.round_timeout, fingerprint, code_location(), OTHER_CODE)
         census.start(config.min_nodes, config.node_timeout, meanwhile=lambda: self.task)
         self._check_nodes(census)
         self._write_population(census)
         sinks = run_sinks(self.directory, logger, config.num_rounds)
-        strategy = FederatedStrategy(
+        self._strategy = FederatedStrategy(
             parts,
             round_rules(config),
             config.seed,
@@ -73,7 +84,7 @@ class FederatedRun:
             observers=[self._stop_if_closed, *(sink.round for sink in sinks), self._count, *self.observers],
         )
         try:
-            result = strategy.start(
+            result = self._strategy.start(
                 grid, self._initial_arrays(), config.num_rounds, config.round_timeout, evaluate_fn=self._evaluation()
             )
         finally:
@@ -113,8 +124,12 @@ class FederatedRun:
     def _close(self, state: RunState, message: str) -> None:
         if self._open.acquire(blocking=False):
             self.directory.write_status(state, message, self.rounds)
-            if self.directory.metrics.exists():
-                logger.info("Report: %s", write_report([self.directory.path]))
+            with _logged("The model so far was not saved"):
+                if state != "completed" and self.rounds and self._strategy and self._strategy.arrays:
+                    self._save_model(self._strategy.arrays)
+            with _logged("The report was not written"):
+                if self.directory.metrics.exists():
+                    logger.info("Report: %s", write_report([self.directory.path]))
 
     def _outcome(self) -> str:
         central = self.last.central if self.last else None
@@ -142,7 +157,8 @@ class FederatedRun:
         if (classes := common.get("num-classes", data.num_classes)) != data.num_classes:
             raise UserError(
                 f"The nodes' data have {classes!r} classes, but the server's data set '{self.config.dataset}' has "
-                f"{data.num_classes}: set 'dataset' to one with the same classes as the nodes' data."
+                f"{data.num_classes}: set 'dataset' to one with the same classes, or, where the nodes' data only lack "
+                "some, write '?classes=N' after their 'data-path'."
             )
 
     def _write_population(self, census: Census) -> None:

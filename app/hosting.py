@@ -18,12 +18,15 @@ from pathlib import Path
 
 from app.compose import data_spec
 from app.config import RunConfig
+from app.config_sentences import did_you_mean
 from app.errors import UserError
+from app.user_paths import user_path
 from strategies.population import ClientInfo
 from tasks.data import ClientData, FederatedData
 from tasks.datasets import DataSpec, kept_data
 
 NODE_KEYS = ("client-id", "data-path", "device-class", "region")
+FLOWER_KEYS = ("partition-id", "num-partitions")
 
 NodeConfig = Mapping[str, object]
 
@@ -66,6 +69,10 @@ def is_simulated(node_config: NodeConfig) -> bool:
 
 def hosted_clients(config: RunConfig, node_config: NodeConfig) -> Hosted:
     """Return the clients of a node. Raises UserError or TaskError with the sentence for whoever set the node up."""
+    for key in node_config:
+        if key not in (*NODE_KEYS, *FLOWER_KEYS):
+            hint = did_you_mean(key, NODE_KEYS) or "."
+            raise UserError(f"The node's --node-config has the key '{key}', but knows {', '.join(NODE_KEYS)}{hint}")
     spec = node_data_spec(config, node_config)
     data = kept_data(spec)
     if not data.client_ids:
@@ -76,7 +83,7 @@ def hosted_clients(config: RunConfig, node_config: NodeConfig) -> Hosted:
     names = {client: client for client in data.client_ids}
     if "client-id" in node_config:
         names = _named(str(node_config["client-id"]), data)
-    elif not is_simulated(node_config) and "data-path" not in node_config:
+    elif not is_simulated(node_config) and _is_nameless(node_config, data):
         raise UserError(
             'The node does not say which client it is: start the SuperNode with --node-config \'client-id="NAME" '
             'data-path="FILE.npz"\'.'
@@ -91,12 +98,18 @@ def node_data_spec(config: RunConfig, node_config: NodeConfig) -> DataSpec:
     if "data-path" not in node_config:
         return spec
     file, mark, query = str(node_config["data-path"]).partition("?")
-    path = Path(file).expanduser()
+    path = user_path(file, "data-path")
     if not path.exists():
         raise UserError(f"The node's 'data-path' is '{path}', where there is nothing: correct it in --node-config.")
     kind = "tfrecord" if path.is_dir() else "npz"
     own = replace(spec.partition, kind="natural")
     return replace(spec, dataset=f"{kind}:{path.resolve()}{mark}{query}", partition=own, test_fraction=0.0)
+
+
+def _is_nameless(node_config: NodeConfig, data: FederatedData) -> bool:
+    """Tell whether nothing names the node's clients: two nodes whose files happen to be called alike are not one."""
+    path = node_config.get("data-path")
+    return path is None or data.client_ids == (Path(str(path).partition("?")[0]).stem,)
 
 
 def _named(ids: str, data: FederatedData) -> dict[str, str]:

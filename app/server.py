@@ -19,6 +19,7 @@ from app.errors import RunRefused, UserError
 from app.federated_run import FederatedRun
 from app.log_filter import RUN_DIRECTORY
 from app.run_directory import RunDirectory
+from app.user_paths import user_path
 from strategies.errors import StrategyError
 from tasks.errors import TaskError
 
@@ -33,7 +34,7 @@ def main(grid: Grid, context: Context) -> None:
     log_to_console()
     try:
         config = RunConfig.from_run_config(context.run_config)
-        directory = RunDirectory.create(Path(config.runs_dir).expanduser(), run_name(config), datetime.now())
+        directory = RunDirectory.create(user_path(config.runs_dir, "runs-dir"), run_name(config), datetime.now())
         logger.info("%s%s", RUN_DIRECTORY, directory.path)
         run = FederatedRun(config, directory)
         add_exit_handler(run.interrupt, run_before_force_exit=True)  # the others have 5 s, which a report can exceed

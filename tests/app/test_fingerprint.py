@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.fingerprint import PACKAGES, code_fingerprint, code_location, fingerprint
+from app.fingerprint import PACKAGES, code_fingerprint, code_location, fingerprint, user_modules
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -58,3 +58,17 @@ def test_this_process_runs_the_code_of_this_checkout() -> None:
     assert code_location() == str(REPOSITORY)
     assert code_fingerprint() == fingerprint({name: REPOSITORY / name for name in PACKAGES})
     assert len(code_fingerprint()) == 64
+
+
+def test_the_users_own_modules_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "own_task_of_mine.py").write_text("a = 1\n")
+    config = {"dataset": "own_task_of_mine:data", "model": "mlp", "num-rounds": 3}
+    modules = user_modules(config)
+    assert modules == ("own_task_of_mine",)
+    first = code_fingerprint(modules)
+    assert first != code_fingerprint()
+    code_fingerprint.cache_clear()
+    (tmp_path / "own_task_of_mine.py").write_text("a = 2\n")
+    assert code_fingerprint(modules) != first
+    assert code_fingerprint(("nowhere.to.be.found",)) == code_fingerprint()
