@@ -73,7 +73,7 @@ class WeightedMean:
     def guarantees(self) -> Guarantees:
         """A weighted sum; with equal weights where they are uniform."""
         equal = {Property.EQUAL_WEIGHTS} if self.weighting == "uniform" else set()
-        return Guarantees(gives=frozenset({Property.LINEAR} | equal))
+        return Guarantees(gives=frozenset({Property.LINEAR, Property.NODE_SUMS} | equal))
 
     def weight_of(self, update: Update) -> float:
         """Return the claimed number of examples, or 1."""

@@ -84,8 +84,8 @@ class Dense:
 
     @property
     def guarantees(self) -> Guarantees:
-        """Single updates, in the clear."""
-        return Guarantees(gives=frozenset({Property.SINGLE_UPDATES}))
+        """Single updates, in the clear, that can be added up as they are."""
+        return Guarantees(gives=frozenset({Property.SINGLE_UPDATES, Property.NODE_SUMS}))
 
     def encode(self, delta: FloatVector, seed: int) -> dict[str, AnyArray]:
         """Return the delta as it is."""
@@ -109,8 +109,8 @@ class NoPrivacy:
 
     @property
     def guarantees(self) -> Guarantees:
-        """Nothing."""
-        return Guarantees()
+        """No bound on an update, so that nothing is lost where nodes add up."""
+        return Guarantees(gives=frozenset({Property.NODE_SUMS}))
 
     def init(self, size: int) -> State:
         """Return no state."""
@@ -157,8 +157,8 @@ class Composition:
 
     @property
     def takes_partial_sums(self) -> bool:
-        """Whether a node may send one sum for all its clients of a message."""
-        return Property.LINEAR in self.aggregator.guarantees.gives
+        """Whether a node may send one sum for all its clients of a message: codec, rule and privacy must all agree."""
+        return all(Property.NODE_SUMS in part.guarantees.gives for part in (self.codec, self.aggregator, self.privacy))
 
     def _require(self, need: Property, part: Part) -> None:
         if takers := [other for other in self.parts if need in other.guarantees.takes]:

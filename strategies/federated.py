@@ -43,7 +43,8 @@ class FederatedStrategy(Strategy):
     """Federated training with the five parts of a `Composition`.
 
     ``round_config`` gives the settings that are sent to clients in a round ("learning-rate", ...). Observers are called
-    with each round's record. A ``census`` that has been started already is used as it is.
+    with each round's record. A ``census`` that has been started already is used as it is. ``arrays`` are the weights of
+    the last round that counted, also while `start` is running and after it has raised.
     """
 
     def __init__(
@@ -62,12 +63,14 @@ class FederatedStrategy(Strategy):
         self.round_config = round_config
         self.observers = observers
         self.census = census
+        self.arrays: ArrayRecord | None = None
         self.privacy_state: State = {}
         self.optimizer_state: State = {}
         self._progress = RoundProgress(0)
         self._letters = Correspondence(ArrayRecord(), [])
         self._weights: wire.GlobalWeights | None = None
         self._terms: RoundTerms | None = None
+        self._described: Mapping[str, int] = {}
         self._timeout = DEFAULT_TIMEOUT
         self._states_started = False
 
@@ -95,7 +98,7 @@ class FederatedStrategy(Strategy):
         self.composition.sampler.check(len(self._census(grid).population()))
         self.summary()
         result = Result()
-        result.arrays = initial_arrays
+        self.arrays = result.arrays = initial_arrays
         self._progress = RoundProgress(0)
         self._finish_round(result, evaluate_fn, None)
         skipped = 0  # in a row
@@ -118,6 +121,7 @@ class FederatedStrategy(Strategy):
         census.refresh()
         population = census.population()
         cohort = self.composition.sampler.sample(server_round, population.clients, self.seed)
+        self._described = {c.id: c.num_examples for c in population.clients if c.num_examples is not None}
         self._weights = wire.read_weights(arrays)
         self._start_states(self._weights.layout.size)
         self._terms = RoundTerms.of(self.composition, self.rules.limits, len(cohort), self.privacy_state)
@@ -138,7 +142,7 @@ class FederatedStrategy(Strategy):
         if weights is None or self._terms is None:
             raise StrategyError("aggregate_train was called before configure_train.")
         fold = composition.aggregator.start(weights.layout.size)
-        reader = self._terms.reader(weights)
+        reader = self._terms.reader(weights, self._described)
         for reply, asked in self._letters.answered(replies):
             with progress.phase("aggregate"):
                 for outcome in reader.read(reply, asked):
@@ -180,7 +184,7 @@ class FederatedStrategy(Strategy):
         progress.seconds["train"] -= progress.seconds.get("aggregate", 0.0)
         self._count_bytes()
         if arrays is not None and metrics is not None:
-            result.arrays = arrays
+            self.arrays = result.arrays = arrays
             result.train_metrics_clientapp[number] = metrics
 
     def _evaluate(

@@ -10,6 +10,7 @@ class Property(StrEnum):
     """A property of a round that a part can give, need or take away; the value completes "needs ..."."""
 
     LINEAR = "an aggregate that is a weighted sum of the updates, so that partial sums are enough"
+    NODE_SUMS = "updates that a node may add up for its clients, as they are and weighted as in the weighted mean"
     SINGLE_UPDATES = "every client's own update in the clear on the server"
     EQUAL_WEIGHTS = "every client to count the same, whatever it claims"
     BOUNDED_UPDATES = "updates whose norm has a known bound"

@@ -57,10 +57,14 @@ class RoundTerms:
             **{f"privacy-{key}": value for key, value in self.privacy_config.items()},
         }
 
-    def reader(self, weights: wire.GlobalWeights) -> ReplyReader:
-        """Return what reads the replies; ``weights`` are those the clients start from."""
+    def reader(self, weights: wire.GlobalWeights, described: Mapping[str, int]) -> ReplyReader:
+        """Return what reads the replies; ``weights`` are those the clients start from.
+
+        ``described`` are the numbers of examples that clients gave before; who claims more now is not believed.
+        """
+        composition = self.composition
         return ReplyReader(
-            weights, self.composition.codec, self._clip, self.limits, self.composition.takes_partial_sums
+            weights, composition.codec, self._clip, self.limits, composition.takes_partial_sums, described
         )
 
     def _clip(self, update: Update) -> Update:
