@@ -1,0 +1,231 @@
+"""Every command and every snippet of the README, to the letter, in a fresh clone with an empty HOME.
+
+The packages come from uv's cache, which whoever runs the tests with uv has filled, so that no network is needed.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+FINISHED = re.compile(r"Finished (\d+) rounds: central accuracy ([\d.]+) %, run directory (\S+)")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def commands(text: str) -> list[str]:
+    """The lines of the README's shell blocks that hold this text."""
+    return [line for block in blocks("sh") for line in block.splitlines() if text in line]
+
+
+EXECUTED = (
+    "pip install uv && uv run fedkeras run",
+    "uv run pytest",
+    "uv run fedkeras config",
+    "uv run fedkeras run -c cross-silo",
+    "uv run fedkeras report",
+    "uv run fedkeras down",
+    "export FLWR_",
+    "export RAY_",
+    "uv run flwr run .",
+    "uv run fedkeras run -c dataset=my_task:blobs",
+    "uv run fedkeras demo-data",
+    "uv run flower-superlink",
+    "uv run flower-supernode",
+    "uv run fedkeras run mine",
+)
+"""How the commands begin that the tests below and .ci/run execute."""
+
+
+def test_every_command_of_the_readme_is_executed_somewhere() -> None:
+    unknown = [line for line in commands("") if not line.startswith(EXECUTED)]
+    assert unknown == []
+    assert all(commands(start) for start in EXECUTED)
+
+
+def test_ci_runs_exactly_the_readmes_test_command() -> None:
+    last = (REPOSITORY / ".ci" / "run").read_text(encoding="utf-8").splitlines()[-1]
+    assert last == "uv run pytest"
+    assert commands("uv run pytest")[0] == last
+
+
+@pytest.mark.parametrize("block", [block for block in blocks("python") if "my_task.py" not in block])
+def test_snippets_run_as_they_are(block: str) -> None:
+    exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Clone:
+    """A fresh clone with its own home; what is started in it is stopped with it."""
+
+    path: Path
+    environment: dict[str, str]
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def run(self, command: str, timeout: float = 240) -> str:
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=self.path,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout,
+        )
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    def start(self, command: str, log: str) -> None:
+        file = (self.path.parent / log).open("wb")
+        process = subprocess.Popen(
+            ["bash", "-c", f"exec {command}"],
+            cwd=self.path,
+            env=self.environment,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self.processes.append(process)
+
+    def stop(self) -> None:
+        for process in reversed(self.processes):
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
+        for process in self.processes:
+            try:
+                process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+        self.processes.clear()
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
+    uv = shutil.which("uv")
+    if uv is None:
+        pytest.skip("uv is not on PATH: the README's commands begin with it")
+    folder = tmp_path_factory.mktemp("readme")
+    path, home = folder / "fedkeras", folder / "home"
+    home.mkdir()
+    files = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=REPOSITORY, check=True, capture_output=True, text=True
+    ).stdout.split("\0")
+    for name in filter(None, files):
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(REPOSITORY / name, path / name)
+    cache = subprocess.run([uv, "cache", "dir"], check=True, capture_output=True, text=True).stdout.strip()
+    kept = {
+        key: value for key, value in os.environ.items() if not key.startswith(("FLWR_", "VIRTUAL_ENV", "FEDKERAS_"))
+    }
+    outside = [folder for folder in kept["PATH"].split(os.pathsep) if Path(folder) != Path(sys.executable).parent]
+    environment = {
+        **kept,
+        "PATH": os.pathsep.join(outside),
+        "HOME": str(home),
+        "UV_CACHE_DIR": cache,
+        "UV_OFFLINE": "1",
+        "PIP_NO_INDEX": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(free_port()),
+    }
+    fresh = Clone(path, environment)
+    try:
+        yield fresh
+    finally:
+        fresh.stop()
+        subprocess.run(["bash", "-c", "uv run fedkeras down --force"], cwd=path, env=environment, check=False)
+
+
+def finished(output: str) -> tuple[int, float, Path]:
+    match = FINISHED.search(output)
+    assert match, output
+    return int(match[1]), float(match[2]), Path(match[3])
+
+
+@pytest.mark.slow
+def test_the_first_command_trains_digits(clone: Clone) -> None:
+    rounds, accuracy, directory = finished(clone.run(commands("pip install uv")[0]))
+    assert rounds == 30
+    assert accuracy >= 95
+    assert directory.parent == clone.path / "runs"
+    lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    assert [line["round"] for line in lines] == list(range(31))
+
+
+@pytest.mark.slow
+def test_a_preset_and_the_reports(clone: Clone) -> None:
+    assert "num-clients" in clone.run(commands("fedkeras config")[0])
+    rounds, _, directory = finished(clone.run(commands("-c cross-silo")[0]))
+    assert rounds == 3
+    (directory / "report.html").unlink()
+    clone.run(commands("fedkeras report")[0])
+    pages = [directory / "report.html", clone.path / "runs" / "report.html"]
+    assert any(page.exists() for page in pages)
+
+
+@pytest.mark.slow
+def test_plain_flwr_run(clone: Clone) -> None:
+    block = next(block for block in blocks("sh") if "uv run flwr run ." in block)
+    rounds, _, _ = finished(clone.run(block))
+    assert rounds == 3
+
+
+@pytest.mark.slow
+def test_a_task_of_ones_own(clone: Clone) -> None:
+    code = next(block for block in blocks("python") if "my_task.py" in block)
+    (clone.path / "my_task.py").write_text(code, encoding="utf-8")
+    rounds, accuracy, _ = finished(clone.run(commands("my_task:blobs")[0]))
+    assert rounds == 5
+    assert accuracy > 70
+    assert "Stopped" in clone.run(commands("fedkeras down")[0])
+
+
+@pytest.mark.slow
+def test_the_deployment_page(clone: Clone) -> None:
+    clone.run(commands("fedkeras demo-data")[0])
+    ports = {str(number): str(free_port()) for number in (18000, 18001, 18002)}
+
+    def moved(text: str) -> str:
+        """The same on ports that are free here: the README's own may be taken."""
+        return re.sub(r"\b1800[012]\b", lambda match: ports[match[0]], text)
+
+    exports = commands("export FLWR_")[-1]
+    clone.environment |= dict(part.split("=") for part in exports.removeprefix("export ").split())
+    clone.start(moved(commands("flower-superlink")[0]), "superlink.log")
+    for number, line in enumerate(commands("flower-supernode")):
+        clone.start(moved(line), f"supernode-{number}.log")
+    config = Path(clone.environment["HOME"]) / ".flwr" / "config.toml"
+    config.parent.mkdir(exist_ok=True)
+    config.write_text(moved(blocks("toml")[0]), encoding="utf-8")
+    time.sleep(5)  # a person takes longer to type the next command
+    try:
+        rounds, _, directory = finished(clone.run(commands("fedkeras run mine")[0]))
+    finally:
+        clone.stop()
+    assert rounds == 2
+    population = json.loads((directory / "population.json").read_text())
+    assert population["clients"] == ["east", "west"]
+    assert population["regions"] == ["east", "west"]
+    last = json.loads((directory / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["accepted"] == 2
+    assert last["rejected"] == {}
