@@ -26,6 +26,7 @@ class Reason(StrEnum):
 
     ERROR = "error"
     LATE = "late"
+    NOT_SENT = "not-sent"
     MALFORMED = "malformed"
     SHAPE = "shape"
     DTYPE = "dtype"

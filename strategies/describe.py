@@ -23,7 +23,7 @@ from flwr.serverapp import Grid
 
 from strategies import wire
 from strategies.errors import StrategyError
-from strategies.exchange import Exchange
+from strategies.exchange import NOT_SENT, Exchange
 from strategies.fixed_point import MAX_WEIGHT
 from strategies.population import ClientInfo, Population
 
@@ -36,9 +36,10 @@ UNKNOWN = -1
 MAX_NAME_LENGTH = 200
 MAX_CLIENTS = 1_000_000
 TEXT_LENGTH, PROBLEM_LENGTH = 300, 500
+NAMED_CLIENTS = 3
 KNOWS_NO_DESCRIBE = "function registered with name 'describe'"  # how Flower's ClientApp says it
 # The node or its reply is gone, which says nothing of the node that has the same id now: ask again.
-GONE = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE)
+GONE = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE, NOT_SENT)
 
 
 @dataclass(frozen=True)
@@ -296,9 +297,27 @@ def _check_sizes(sizes: Sequence[int]) -> None:
 
 def properties_in_common(nodes: Sequence[NodeDescription]) -> dict[str, ConfigRecordValues]:
     """Return the properties on which all nodes agree; raises StrategyError naming the one on which they do not."""
-    common: dict[str, ConfigRecordValues] = {}
+    first: dict[str, NodeDescription] = {}  # to name each property
     for node in nodes:
-        for key, value in node.properties.items():
-            if common.setdefault(key, value) != value:
-                raise StrategyError(f"The nodes disagree on '{key}': one says {common[key]!r}, another {value!r}.")
-    return common
+        for key in node.properties:
+            known = first.setdefault(key, node)
+            if known.properties[key] != node.properties[key]:
+                raise StrategyError(_disagreement(key, known, node))
+    return {key: node.properties[key] for key, node in first.items()}
+
+
+def _disagreement(key: str, one: NodeDescription, another: NodeDescription) -> str:
+    left, right = one.properties[key], another.properties[key]
+    said, other = (wire.one_line(repr(value), TEXT_LENGTH) for value in (left, right))
+    hint = "; a file that lacks a class can say how many there are with '?classes=N' after its path"
+    return (
+        f"The nodes disagree on '{wire.one_line(key, TEXT_LENGTH)}': one says {said}, another {other}. The first hosts "
+        f"{_clients_of(one)}, the other {_clients_of(another)}: make them agree"
+        f"{hint if isinstance(left, int) and isinstance(right, int) else ''}."
+    )
+
+
+def _clients_of(node: NodeDescription) -> str:
+    shown = ", ".join(f"'{client.id}'" for client in node.clients[:NAMED_CLIENTS])
+    more = len(node.clients) - NAMED_CLIENTS
+    return (f"{shown} and {more} more clients" if more > 0 else shown) or "no clients"

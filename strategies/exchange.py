@@ -24,7 +24,9 @@ logger = logging.getLogger(__name__)
 SHORTEST_WAIT, LONGEST_WAIT = 0.005, 0.5
 SLOWDOWN = 1.3
 
-UNREADABLE = 1000  # the code of an error reply that stands for one that no Flower wrote; Flower's own codes are below
+# The codes of error replies that are made here; Flower's own codes are below. One stands for a reply that no Flower
+# wrote, the other for a message that the grid did not take, such as one too large for the SuperLink.
+UNREADABLE, NOT_SENT = 1000, 1001
 
 # What Flower raises while it decodes a reply that no Flower wrote; errors of the connection are others, and pass.
 UNDECODABLE = (
@@ -51,11 +53,18 @@ class Exchange:
         sent = set(grid.push_messages(messages))
         self._unanswered = {message.metadata.message_id: message for message in messages}
         self._waiting = {message_id for message_id in self._unanswered if message_id in sent}
-        if failed := len(messages) - len(self._waiting):
-            logger.warning("%d of %d messages could not be sent", failed, len(messages))
+        self._not_sent = [message_id for message_id in self._unanswered if message_id not in sent]
+        if self._not_sent:
+            logger.warning("%d of %d messages could not be sent", len(self._not_sent), len(messages))
 
     def arrived(self) -> Iterator[Message]:
-        """Yield the replies that are there now, without waiting; each message gets one reply at most."""
+        """Yield the replies that are there now, without waiting; each message gets one reply at most.
+
+        The reply to a message that could not be sent is an error with the code `NOT_SENT`.
+        """
+        while self._not_sent:
+            request = self._unanswered.pop(self._not_sent.pop(0))
+            yield Message(Error(NOT_SENT, ""), reply_to=request)
         for message_id in [message_id for message_id in self._unanswered if message_id in self._waiting]:
             reply = self._pull(message_id)
             if reply is not None:
@@ -66,7 +75,7 @@ class Exchange:
     def replies(self) -> Iterator[Message]:
         """Yield replies in the order of their arrival until all have come or the deadline has passed."""
         wait = SHORTEST_WAIT
-        while self._waiting:
+        while self._waiting or self._not_sent:
             before, start = len(self._waiting), time.monotonic()
             yield from self.arrived()
             now = time.monotonic()

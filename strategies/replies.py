@@ -16,15 +16,18 @@ from strategies import wire
 from strategies.admission import Limits, Reason, judge, judge_partial
 from strategies.composition import Codec
 from strategies.errors import LayoutError, StrategyError
-from strategies.exchange import UNREADABLE
+from strategies.exchange import NOT_SENT, UNREADABLE
 from strategies.fixed_point import FixedPointSum
 from strategies.updates import PartialSum, Update
 
 DETAIL_LENGTH = 500
 
+REASONS_OF_CODES = {UNREADABLE: Reason.MALFORMED, NOT_SENT: Reason.NOT_SENT}
+
 SENTENCES = {
     Reason.ERROR: "its training failed",
     Reason.LATE: "its reply had not come when the time was over ('round-timeout')",
+    Reason.NOT_SENT: "its message could not be sent: Flower did not take it, as where it is too large",
     Reason.MALFORMED: "its reply could not be understood",
     Reason.SHAPE: "its arrays have other shapes than the model's",
     Reason.DTYPE: "its arrays have other dtypes than the model's",
@@ -113,7 +116,7 @@ class ReplyReader:
     def read(self, reply: Message, asked: Sequence[str]) -> list[Outcome]:
         """Return what became of each client in ``asked``; never raises for what a client sent."""
         if reply.has_error():
-            reason = Reason.MALFORMED if reply.error.code == UNREADABLE else Reason.ERROR
+            reason = REASONS_OF_CODES.get(reply.error.code, Reason.ERROR)
             return [Rejection(client, reason, reply.error.reason or "") for client in asked]
         try:
             return list(self._outcomes(reply.content, asked))

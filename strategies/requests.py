@@ -10,7 +10,7 @@ from flwr.app import ArrayRecord, ConfigRecord, ConfigRecordValues, Message, Rec
 from flwr.serverapp import Grid
 
 from strategies import wire
-from strategies.exchange import Exchange
+from strategies.exchange import NOT_SENT, Exchange
 from strategies.seeding import child_seed
 
 logger = logging.getLogger(__name__)
@@ -77,7 +77,8 @@ class Correspondence:
         for reply in replies:
             # Ids are given when the messages are sent, which a lazy iterable of replies does before its first one.
             waiting = self._by_id() if waiting is None else waiting
-            up.add(reply)
+            if not (reply.has_error() and reply.error.code == NOT_SENT):  # nothing has travelled
+                up.add(reply)
             asked = waiting.pop(reply.metadata.reply_to_message_id, None)
             if asked is None:
                 logger.warning("Ignored a reply that answers no open message of this round")

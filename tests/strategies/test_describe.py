@@ -1,7 +1,6 @@
 """Who is there and whom they host: at the start, and when nodes come, go and come back."""
 
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -13,6 +12,7 @@ from flwr.common.constant import ErrorCode
 from simulation.inline import InlineGrid
 from strategies.describe import Census, NodeDescription, properties_in_common
 from strategies.errors import StrategyError
+from strategies.exchange import NOT_SENT
 from strategies.population import ClientInfo
 from tests.strategies.toy_federation import message_with, over_the_wire
 
@@ -154,12 +154,10 @@ def test_two_nodes_that_describe_a_client_differently_are_told_to_give_it_anothe
 
 
 def test_too_few_nodes_are_a_sentence_and_no_endless_wait() -> None:
-    start = time.monotonic()
     with pytest.raises(
         StrategyError, match=r"Only 1 of the 3 nodes asked for \('min-nodes'\) .* after 0.1 s: start more"
     ):
         census({1: hosts("a")}).start(3, 0.1)
-    assert time.monotonic() - start < 3
 
 
 def test_nodes_that_connect_in_time_are_waited_for() -> None:
@@ -381,7 +379,7 @@ def test_a_node_that_was_left_out_is_asked_again_but_not_at_every_turn(
     assert ids(ours) == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize("code", [ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE])
+@pytest.mark.parametrize("code", [ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE, NOT_SENT])
 def test_a_node_that_was_away_while_it_was_asked_is_asked_again(code: int) -> None:
     """Flower gives an authenticated node its old id again; left out, it would be so for the rest of the run."""
     answers: dict[int, Describe] = {1: hosts("a", fingerprint="f")}
@@ -397,7 +395,7 @@ def test_a_node_that_was_away_while_it_was_asked_is_asked_again(code: int) -> No
 
 def test_when_all_nodes_are_gone_they_are_waited_for() -> None:
     answers: dict[int, Describe] = {1: hosts("a")}
-    ours = census(answers, timeout=30.0)
+    ours = census(answers, timeout=10.0**6)
     ours.start(1, 1)
     del answers[1]
     calls = iter(range(100))
@@ -409,10 +407,8 @@ def test_when_all_nodes_are_gone_they_are_waited_for() -> None:
         return list(answers)
 
     grid.get_node_ids = come_back  # type: ignore[method-assign]
-    start = time.monotonic()
     ours.refresh()
     assert ids(ours) == ["a"] and ours.population().nodes == (8,)
-    assert time.monotonic() - start < 10
 
 
 def test_waiting_for_nodes_that_never_come_ends() -> None:
@@ -420,9 +416,7 @@ def test_waiting_for_nodes_that_never_come_ends() -> None:
     ours = census(answers, timeout=0.1)
     ours.start(1, 1)
     del answers[1]
-    start = time.monotonic()
     ours.refresh()
-    assert time.monotonic() - start < 2
     assert ids(ours) == []
 
 
@@ -433,6 +427,23 @@ def test_properties_are_those_on_which_all_nodes_agree() -> None:
     other = NodeDescription((), properties={"num-classes": 62})
     with pytest.raises(StrategyError, match="disagree on 'num-classes': one says 10, another 62"):
         properties_in_common([same, more, other])
+
+
+def test_nodes_that_disagree_are_named_by_their_clients() -> None:
+    many = tuple(ClientInfo(client) for client in "abcde")
+    ten = NodeDescription(many, properties={"num-classes": 10, "input-shape": [8]})
+    nine = NodeDescription((ClientInfo("z"),), properties={"num-classes": 9, "input-shape": [8]})
+    with pytest.raises(StrategyError) as raised:
+        properties_in_common([ten, nine])
+    assert str(raised.value) == (
+        "The nodes disagree on 'num-classes': one says 10, another 9. The first hosts 'a', 'b', 'c' and 2 more "
+        "clients, the other 'z': make them agree; a file that lacks a class can say how many there are with "
+        "'?classes=N' after its path."
+    )
+    flat = NodeDescription((), properties={"input-shape": [64] * 1000})
+    with pytest.raises(StrategyError, match=r"the other no clients: make them agree\.$") as raised:
+        properties_in_common([ten, flat])
+    assert len(str(raised.value)) < 500
 
 
 def test_the_describe_message_reaches_a_client_app_by_its_name() -> None:

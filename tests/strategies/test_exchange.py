@@ -1,6 +1,5 @@
 """Sending and collecting: replies as they arrive, a deadline, and replies that cannot be decoded."""
 
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -11,7 +10,7 @@ from flwr.supercore.inflatable.inflatable_object import UnexpectedObjectContentE
 
 from simulation.inline import InlineGrid
 from strategies import wire
-from strategies.exchange import UNREADABLE, Exchange
+from strategies.exchange import NOT_SENT, UNREADABLE, Exchange
 from tests.strategies.toy_federation import app
 
 
@@ -66,12 +65,14 @@ def test_replies_are_pulled_one_at_a_time_so_that_only_one_is_in_memory() -> Non
     assert grid.pulled_at_once == 1
 
 
-def test_the_deadline_leaves_out_what_has_not_come_and_keeps_what_has() -> None:
+def test_the_deadline_leaves_out_what_has_not_come_and_keeps_what_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("strategies.exchange.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("strategies.exchange.time.sleep", lambda seconds: clock.append(clock.pop() + seconds))
     grid, requests = grid_and_requests(3, delays={1: 10**9})
-    start = time.monotonic()
-    exchange = Exchange(grid, requests, timeout=0.1)
+    exchange = Exchange(grid, requests, timeout=100)
     assert answered(exchange.replies()) == [1, 3]
-    assert 0.1 <= time.monotonic() - start < 2
+    assert clock == [pytest.approx(100.0)]  # slept until the deadline, and not beyond
     assert exchange.unanswered() == [requests[1]]
 
 
@@ -129,13 +130,22 @@ def test_a_reply_that_claims_to_answer_another_message_is_the_error_of_its_sende
     assert "claims to answer another message" in replies[1].error.reason
 
 
-def test_what_could_not_be_sent_is_not_waited_for() -> None:
+def test_what_could_not_be_sent_is_an_error_at_once_and_not_waited_for() -> None:
     grid, requests = grid_and_requests(3, lost={0, 2})
-    start = time.monotonic()
-    exchange = Exchange(grid, requests, timeout=100)
-    assert answered(exchange.replies()) == [2]
-    assert time.monotonic() - start < 5
-    assert exchange.unanswered() == [requests[0], requests[2]]
+    exchange = Exchange(grid, requests, timeout=10**6)
+    replies = list(exchange.replies())
+    assert answered(replies) == [1, 3, 2]
+    assert [reply.has_error() and reply.error.code for reply in replies] == [NOT_SENT, NOT_SENT, False]
+    assert [reply.metadata.reply_to_message_id for reply in replies] == ["message-1", "message-3", "message-2"]
+    assert exchange.unanswered() == [] and list(exchange.arrived()) == []
+
+
+def test_nothing_is_waited_for_where_nothing_could_be_sent() -> None:
+    """As Flower's grid has it where the messages are larger than the SuperLink takes."""
+    grid, requests = grid_and_requests(2, lost={0, 1})
+    exchange = Exchange(grid, requests, timeout=10**6)
+    assert answered(exchange.arrived()) == [1, 2]
+    assert list(exchange.replies()) == []
 
 
 def test_replies_are_not_kept() -> None:

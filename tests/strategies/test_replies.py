@@ -15,7 +15,7 @@ from strategies import wire
 from strategies.admission import Limits, Reason
 from strategies.aggregators import WeightedMean
 from strategies.composition import Dense
-from strategies.exchange import UNREADABLE
+from strategies.exchange import NOT_SENT, UNREADABLE
 from strategies.fixed_point import FixedPointSum
 from strategies.replies import Rejection, ReplyReader
 from strategies.rounds import RoundProgress
@@ -108,6 +108,7 @@ GIANT = npy(header("(4000000000,)"), b"\0" * 64)
 
 WHOLE_REPLIES: dict[str, tuple[Callable[[list[str]], RecordDict | Error], str]] = {
     "error": (lambda two: Error(2, "out of memory"), "error"),
+    "not-sent": (lambda two: Error(NOT_SENT, ""), "not-sent"),
     "unreadable": (lambda two: Error(UNREADABLE, "no Flower message"), "malformed"),
     "error-without-reason": (lambda two: Error(0), "error"),
     "nothing": (lambda two: RecordDict(), "malformed"),
