@@ -120,7 +120,7 @@ def test_limits_that_limit_nothing_sensible_are_refused(settings: dict[str, floa
 
 def test_reasons_are_the_keys_of_the_count() -> None:
     assert [str(reason) for reason in Reason] == (
-        ["error", "late", "malformed", "shape", "dtype", "not-finite", "weight", "norm"]
+        ["error", "late", "not-sent", "malformed", "shape", "dtype", "not-finite", "weight", "norm"]
     )
 
 

@@ -43,8 +43,8 @@ def test_a_fold_shows_its_exact_sum() -> None:
 
 
 def test_what_it_guarantees() -> None:
-    assert WeightedMean("examples").guarantees == Guarantees(gives=frozenset({Property.LINEAR}))
-    assert WeightedMean("uniform").guarantees.gives == {Property.LINEAR, Property.EQUAL_WEIGHTS}
+    assert WeightedMean("examples").guarantees == Guarantees(gives=frozenset({Property.LINEAR, Property.NODE_SUMS}))
+    assert WeightedMean("uniform").guarantees.gives == {Property.LINEAR, Property.NODE_SUMS, Property.EQUAL_WEIGHTS}
 
 
 def test_under_uniform_weighting_a_packed_client_cannot_count_more() -> None:

@@ -195,8 +195,8 @@ def test_masks_under_a_mean_and_dp_with_equal_weights_are_fine() -> None:
 def test_the_identities_satisfy_their_protocols() -> None:
     codec: Codec = Dense()
     privacy: Privacy = NoPrivacy()
-    assert codec.guarantees.gives == {Property.SINGLE_UPDATES}
-    assert privacy.guarantees == Guarantees()
+    assert codec.guarantees.gives == {Property.SINGLE_UPDATES, Property.NODE_SUMS}
+    assert privacy.guarantees == Guarantees(gives=frozenset({Property.NODE_SUMS}))
     assert privacy.clip(A, privacy.config(privacy.init(3))) is A
 
 
