@@ -32,6 +32,7 @@ from strategies.updates import Update
 logger = logging.getLogger(__name__)
 
 DETAIL_LENGTH = 500
+BEGINNING, OMISSION = 80, " ... "
 
 
 def client_mods() -> list[Mod]:
@@ -127,7 +128,7 @@ class Pack:
         """Note that a client gave no update, and why."""
         known = Reason.MALFORMED if isinstance(error, StrategyError) else Reason.ERROR
         reason = error.reason if isinstance(error, LayoutError) else known
-        self._append(client, {}, str(reason), f"{type(error).__name__}: {error}"[:DETAIL_LENGTH])
+        self._append(client, {}, str(reason), _shortened(f"{type(error).__name__}: {error}"))
 
     def _append(self, client: str, metrics: dict[str, float], reason: str, detail: str = "") -> None:
         self.clients.append(client)
@@ -159,3 +160,11 @@ class Pack:
                 wire.UPDATE: arrays,
             }
         )
+
+
+def _shortened(detail: str) -> str:
+    """Return beginning and end of a long error: frameworks put the cause last, below whole call stacks."""
+    if len(detail) <= DETAIL_LENGTH:
+        return detail
+    end = DETAIL_LENGTH - BEGINNING - len(OMISSION)
+    return f"{detail[:BEGINNING]}{OMISSION}{detail[-end:]}"

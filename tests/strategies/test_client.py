@@ -228,6 +228,16 @@ def test_an_error_reply_of_the_handler_is_that_clients_error_in_its_words() -> N
     assert "out of battery" in wire.text_list(pack, "details")[1]
 
 
+def test_a_long_error_keeps_its_beginning_and_its_end() -> None:
+    def handler(message: Message, context: Context) -> Message:
+        raise ValueError("in user code:\n" + "    a frame of the call stack\n" * 100 + "the cause")
+
+    (detail,) = wire.text_list(packing_mod(request(["0"]), CONTEXT, handler).content["pack"], "details")
+    assert detail.startswith("ValueError: in user code:")
+    assert detail.endswith("the cause")
+    assert len(detail) == 500
+
+
 def test_seeds_are_the_same_however_clients_are_packed() -> None:
     def seeds_of(nodes: int, clients_per_message: int) -> dict[tuple[int, str], int]:
         seen: dict[tuple[int, str], int] = {}
