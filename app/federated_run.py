@@ -22,7 +22,8 @@ from app.run_directory import RunDirectory, RunState
 from app.sinks import run_sinks
 from app.units import percent
 from strategies import wire
-from strategies.describe import Census, properties_in_common
+from strategies.census import Census
+from strategies.describe import properties_in_common
 from strategies.errors import StrategyError
 from strategies.federated import CentralEvaluation, FederatedStrategy, Observer
 from strategies.records import RoundRecord

@@ -17,8 +17,8 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from strategies import wire
+from strategies.census import Census
 from strategies.composition import Composition
-from strategies.describe import Census
 from strategies.errors import StrategyError
 from strategies.population import Population
 from strategies.records import ClientScores, RoundRecord

@@ -191,7 +191,7 @@ def test_an_interrupted_run_leaves_a_readable_directory(tmp_path: Path) -> None:
     assert (left.json("status.json")["state"], left.json("status.json")["rounds"]) == ("interrupted", 1)
     assert [record["round"] for record in left.records()] == [0, 1]
     assert "<svg" in left.directory.report.read_text()
-    assert not left.directory.model.exists()
+    assert left.model().count_params() > 0  # what round 1 had made of it
     assert not list(left.directory.path.glob("*.tmp"))
 
 

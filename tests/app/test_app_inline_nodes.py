@@ -93,7 +93,7 @@ def refused(files: Path, nodes: dict[int, dict[str, Any]], **changes: Any) -> st
 
 
 def test_a_node_that_does_not_say_who_it_is(files: Path) -> None:
-    sentence = refused(files, {1: node(A, files / "a.npz"), 2: {}})
+    sentence = refused(files, {1: node(A, files / "a.npz"), 2: {}}, min_nodes=2)
     assert "does not say which client it is" in sentence
     assert "--node-config" in sentence
 
@@ -135,7 +135,7 @@ def test_a_node_with_more_classes_than_the_server(files: Path) -> None:
 def test_a_corrupt_file_on_a_node(files: Path) -> None:
     whole = (files / "a.npz").read_bytes()
     (files / "a.npz").write_bytes(whole[: len(whole) // 2])
-    sentence = refused(files, {1: node(A, files / "a.npz"), 2: node(B, files / "b.npz")})
+    sentence = refused(files, {1: node(A, files / "a.npz"), 2: node(B, files / "b.npz")}, min_nodes=2)
     assert sentence.startswith("A node cannot take part: ")
     assert str(files / "a.npz") in sentence
 
@@ -152,13 +152,13 @@ def test_labels_out_of_range_for_the_model(files: Path) -> None:
 
 def test_a_client_without_training_data(files: Path) -> None:
     write_digits(files / "only-tests.npz", slice(0, 100), test=np.ones(100, bool))
-    sentence = refused(files, {1: node(A, files / "only-tests.npz"), 2: node(B, files / "b.npz")})
+    sentence = refused(files, {1: node(A, files / "only-tests.npz"), 2: node(B, files / "b.npz")}, min_nodes=2)
     assert "only-tests.npz" in sentence
 
 
 def test_a_client_without_any_data(files: Path) -> None:
     write_digits(files / "empty.npz", slice(0, 0))
-    sentence = refused(files, {1: node(A, files / "empty.npz"), 2: node(B, files / "b.npz")})
+    sentence = refused(files, {1: node(A, files / "empty.npz"), 2: node(B, files / "b.npz")}, min_nodes=2)
     assert "empty.npz" in sentence
 
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import keras
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -225,7 +226,10 @@ def test_the_deployment_page(clone: Clone) -> None:
     assert rounds == 2
     population = json.loads((directory / "population.json").read_text())
     assert population["clients"] == ["east", "west"]
+    assert population["device-classes"] == ["server", "server"]
     assert population["regions"] == ["east", "west"]
-    last = json.loads((directory / "metrics.jsonl").read_text().splitlines()[-1])
-    assert last["accepted"] == 2
-    assert last["rejected"] == {}
+    lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["accepted"], line["rejected"]) for line in lines[1:]] == [(2, {}), (2, {})]
+    assert lines[-1]["central"]["accuracy"] > 0.8
+    assert json.loads((directory / "status.json").read_text())["state"] == "completed"
+    assert keras.models.load_model(directory / "model.keras").count_params() > 0

@@ -10,7 +10,8 @@ from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 
 from simulation.inline import InlineGrid
-from strategies.describe import Census, NodeDescription, properties_in_common
+from strategies.census import Census
+from strategies.describe import NodeDescription, properties_in_common
 from strategies.errors import StrategyError
 from strategies.exchange import NOT_SENT
 from strategies.population import ClientInfo
@@ -343,7 +344,7 @@ def test_a_late_node_that_cannot_take_part_is_left_out_and_the_run_goes_on(
 def restarted(monkeypatch: pytest.MonkeyPatch) -> tuple[Census, dict[int, Describe], list[float]]:
     """A run of which node 1 restarted as node 2 with other data while Flower still lists its old id, and a clock."""
     clock = [1000.0]
-    monkeypatch.setattr("strategies.describe.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("strategies.census.time.monotonic", lambda: clock[0])
     answers: dict[int, Describe] = {1: hosts("a"), 5: hosts("c")}
     ours = census(answers)
     ours.start(2, 1)

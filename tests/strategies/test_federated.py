@@ -17,8 +17,9 @@ from sklearn.linear_model import SGDClassifier
 
 from simulation.inline import InlineGrid
 from strategies import registry, wire
+from strategies.census import Census
 from strategies.client import client_mods
-from strategies.describe import Census, NodeDescription
+from strategies.describe import NodeDescription
 from strategies.errors import StrategyError
 from strategies.federated import FederatedStrategy
 from strategies.population import ClientInfo

@@ -29,7 +29,8 @@ from flwr.superlink.grid import InMemoryGrid
 
 from simulation.inline import InlineGrid
 from strategies import registry, wire
-from strategies.describe import Census, NodeDescription
+from strategies.census import Census
+from strategies.describe import NodeDescription
 from strategies.errors import LayoutError, StrategyError
 from strategies.exchange import UNDECODABLE
 from strategies.federated import FederatedStrategy
