@@ -424,6 +424,7 @@ def example(**features: object) -> bytes:
         (example(x=np.array([np.nan] * 4, "<f4").tobytes(), y=[1]), "x is NaN or infinite"),
         (bytes(range(40)), "Could not parse example"),
     ],
+    ids=("no y", "no x", "x of integers", "two y", "y below", "y above", "x too long", "x NaN", "no example"),
 )
 def test_a_wrong_first_record_is_a_sentence(folder: Path, record: bytes, sentence: str) -> None:
     with tf.io.TFRecordWriter(str(folder / "south.tfrecord")) as writer:
