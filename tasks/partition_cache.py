@@ -80,6 +80,7 @@ def _sound(ids: Ids, flat: Indices, ends: Indices, examples: int) -> bool:
 def _write(path: Path, parts: dict[str, Indices]) -> None:
     ends = np.cumsum([len(part) for part in parts.values()], dtype=np.int64)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as temporary:
             np.savez_compressed(
                 temporary, ids=np.array(list(parts)), flat=np.concatenate(list(parts.values())), ends=ends

@@ -41,6 +41,7 @@ def write_npz_silos(folder: Path) -> list[Path]:
     silos, (x, y) = _dealt()
     held_out = folder / "held-out.npz"
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         for name, (own_x, own_y) in silos.items():
             with whole_file(folder / f"{name}.npz") as file:
                 np.savez_compressed(file, x=_scaled(own_x), y=own_y)

@@ -93,6 +93,7 @@ def _kept(key: tuple[object, ...], length: int, count: Callable[[], list[int]]) 
 
 def _keep(path: Path, text: str) -> None:
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
     except OSError as error:

@@ -411,7 +411,7 @@ def test_without_a_cache_folder_everything_goes_on(tmp_path, monkeypatch, caplog
 
 
 def test_many_that_write_and_read_one_file_at_once_see_it_whole(tmp_path):
-    path = tmp_path / "new" / "file.npz"
+    path = tmp_path / "file.npz"
 
     def write_and_read(number):
         with whole_file(path) as temporary:
