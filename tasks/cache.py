@@ -19,8 +19,8 @@ def cache_folder() -> Path:
 def whole_file(path: Path) -> Iterator[Path]:
     """Give a temporary name beside ``path`` to write to; then sync it, give it its name and sync the folder.
 
-    The folder must be there. The temporary name keeps the suffix, which Keras goes by. Processes that write the same file at
-    once do not disturb each other: the last one's stays. Raises OSError; if the body raises, the old file stays and
+    The folder must be there. The temporary name keeps the suffix, which Keras goes by. Processes that write the same
+    file at once do not disturb each other: the last one's stays. Raises OSError; if the body raises, the old file stays and
     nothing of the new one is left. A killed process can leave a hidden ``.<name>.<random>.tmp<suffix>`` behind, which
     nothing reads.
     """
