@@ -20,9 +20,9 @@ def whole_file(path: Path) -> Iterator[Path]:
     """Give a temporary name beside ``path`` to write to; then sync it, give it its name and sync the folder.
 
     The folder must be there. The temporary name keeps the suffix, which Keras goes by. Processes that write the same
-    file at once do not disturb each other: the last one's stays. Raises OSError; if the body raises, the old file stays and
-    nothing of the new one is left. A killed process can leave a hidden ``.<name>.<random>.tmp<suffix>`` behind, which
-    nothing reads.
+    file at once do not disturb each other: the last one's stays. Raises OSError; if the body raises, the old file
+    stays and nothing of the new one is left. A killed process can leave a hidden ``.<name>.<random>.tmp<suffix>``
+    behind, which nothing reads.
     """
     temporary = path.with_name(f".{path.stem[:80]}.{uuid4().hex[:12]}.tmp{path.suffix}")
     try:
