@@ -8,13 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from app import atomic, plain_json
 from app.errors import UserError
 from app.versions import installed_versions
-from strategies.population import ClientInfo
 from tasks.cache import whole_file
+
+if TYPE_CHECKING:
+    from strategies.population import ClientInfo
 
 Scalar = bool | int | float | str
 RunState = Literal["running", "completed", "failed", "interrupted"]
