@@ -33,6 +33,8 @@ class Reason(StrEnum):
     NOT_FINITE = "not-finite"
     WEIGHT = "weight"
     NORM = "norm"
+    DROPOUT = "dropout"
+    SURPLUS = "surplus"
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,8 @@ SENTENCES = {
         "its number of examples is missing, not positive, above 'max-client-examples' or above what it described itself"
     ),
     Reason.NORM: "its update is larger than 'max-update-norm' or the range of the sum allows",
+    Reason.DROPOUT: "it left in the middle of the round",
+    Reason.SURPLUS: "enough others had answered before it ('over-selection')",
 }
 
 

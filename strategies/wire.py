@@ -37,6 +37,8 @@ CLIENTS, CLIENT = "clients", "client"
 SEEDS, SEED = "seeds", "seed"
 ROUND = "round"
 SUMMED = "summed"
+SHARES, SHARE = "shares", "share"  # of its steps that each client is to do, in (0, 1]; 1 where nothing is said
+DEADLINE, GOAL = "deadline", "goal"  # simulated seconds a round may take, and good updates it needs; 0 = no limit, all
 VERSION, REASONS, DETAILS = "version", "reasons", "details"
 
 NUM_EXAMPLES = "num-examples"
