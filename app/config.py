@@ -10,12 +10,14 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from app.config_sentences import allowed, one_of, refusals, unknown_key
 from app.contradictions import contradictions
 from app.errors import ConfigError
+from app.world_keys import SECTION as WORLD
+from app.world_keys import device_classes, regions
 
 Value = bool | int | float | str
 
@@ -44,7 +46,7 @@ def _section(title: str) -> Callable[..., Any]:
 
 
 _run, _data, _local, _federation = map(_section, ("Run", "Task", "Local training", "Federation"))
-_guard, _evaluation = map(_section, ("Waiting and admission", "Evaluation"))
+_guard, _evaluation, _world = map(_section, ("Waiting and admission", "Evaluation", WORLD))
 
 
 class RunConfig(BaseModel):
@@ -100,6 +102,15 @@ class RunConfig(BaseModel):
     weighting: Literal["examples", "uniform"] = _federation("examples", "what a client's update weighs in the mean")
     server_learning_rate: float = _federation(1.0, "of the server's step along the mean update", gt=0, le=1e3)
     clients_per_message: int = _federation(0, "clients packed in one message; 0 = all of a node's, 1 = unpacked", ge=0)
+    over_selection: float = _federation(
+        1.0, "so many times clients-per-round are asked, and the first ones to finish count", ge=1, le=100
+    )
+    buffer_size: int = _federation(10, "fedbuff: updates that make a step of the server", ge=1, le=10**6)
+    concurrency: int = _federation(0, "fedbuff: clients that train at any time; 0 = clients-per-round", ge=0, le=10**6)
+    staleness_exponent: float = _federation(
+        0.5, "fedbuff: an update that is s steps old weighs (1 + s) ** -exponent", ge=0, le=100
+    )
+    max_staleness: int = _federation(0, "fedbuff: older updates are rejected (in steps); 0 = no limit", ge=0)
 
     min_nodes: int = _guard(1, "nodes to wait for at the start", ge=1)
     node_timeout: float = _guard(300.0, "seconds to wait for min-nodes", gt=0, le=1e7)
@@ -116,6 +127,21 @@ class RunConfig(BaseModel):
         5, "rounds between evaluations on all clients' test parts; 0 = off", ge=0
     )
     federated_evaluate_clients: int = _evaluation(0, "clients asked in such an evaluation, drawn anew; 0 = all", ge=0)
+
+    availability: float = _world(1.0, "probability that a client is online, at night where day-night is on", gt=0, le=1)
+    day_night: float = _world(0.0, "by how much of it availability falls until the afternoon, local time", ge=0, le=1)
+    availability_trace: str = _world("", "who is online instead: a CSV file with the columns client,from,to in seconds")
+    device_classes: str = _world("", 'kinds of devices, as in "fast:0.3:0.5,slow:0.2:4" = name:share:slowness')
+    regions: str = _world("", 'where clients live, as in "europe:0.5:1,asia:0.5:8" = name:share:hours ahead of UTC')
+    example_seconds: float = _world(0.0, "median simulated seconds per example and local epoch", ge=0, le=1e6)
+    compute_spread: float = _world(0.0, "sigma of the log-normal spread of the clients' compute times", ge=0, le=10)
+    network_mbps: float = _world(0.0, "median megabits per second of a client's network, both ways; 0 = instant", ge=0)
+    network_spread: float = _world(0.0, "sigma of the log-normal spread of the clients' network speeds", ge=0, le=10)
+    dropout: float = _world(0.0, "probability that a client drops out before its round's work is done", ge=0, lt=1)
+    round_deadline: float = _world(0.0, "simulated seconds that a round may take; 0 = no deadline", ge=0, le=1e9)
+    stragglers: Literal["drop", "partial"] = _world(
+        "drop", "clients past the deadline: dropped, or send what they have done by then"
+    )
 
     @field_validator("name")
     @classmethod
@@ -160,6 +186,12 @@ class RunConfig(BaseModel):
         from strategies.registry import STRATEGIES  # NumPy is only paid for when a config is really checked
 
         return value if value in STRATEGIES else _refuse(one_of(tuple(STRATEGIES), given=value))
+
+    @field_validator("device_classes", "regions")
+    @classmethod
+    def _shares_are_triples(cls, value: str, info: ValidationInfo) -> str:
+        (device_classes if info.field_name == "device_classes" else regions)(value)
+        return value
 
     @model_validator(mode="after")
     def _keys_agree(self) -> Self:

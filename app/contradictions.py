@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -17,13 +19,18 @@ ONLY_WITH = {
     "quantity-skew": ("partition", ("quantity",)),
     "lr-decay-rate": ("lr-decay", ("exponential", "step")),
     "lr-decay-rounds": ("lr-decay", ("step",)),
+    "buffer-size": ("strategy", ("fedbuff",)),
+    "concurrency": ("strategy", ("fedbuff",)),
+    "staleness-exponent": ("strategy", ("fedbuff",)),
+    "max-staleness": ("strategy", ("fedbuff",)),
 }
 """Keys that do nothing unless another key has one of these values: changing them otherwise is a mistake."""
 
 
 def contradictions(config: RunConfig) -> list[str]:
     """Return one sentence for every contradiction; none for a config that makes sense."""
-    return [*_idle_keys(config), *_data(config), *_cohort(config), *_training(config), *_evaluation(config)]
+    every_kind = (_idle_keys, _data, _cohort, _pace, _training, _evaluation, _world)
+    return [sentence for kind in every_kind for sentence in kind(config)]
 
 
 def _idle_keys(config: RunConfig) -> Iterator[str]:
@@ -66,6 +73,63 @@ def _cohort(config: RunConfig) -> Iterator[str]:
             f"The key 'min-replies' is {config.min_replies}, but only {cohort} clients train in a round, so that every "
             "round would be skipped: lower it or raise 'clients-per-round'."
         )
+
+
+def _pace(config: RunConfig) -> Iterator[str]:
+    if config.over_selection > 1 and (config.strategy == "fedbuff" or config.clients_per_round == 0):
+        asked = "'strategy' 'fedbuff' waits for no cohort" if config.clients_per_round else "all clients are asked"
+        yield (
+            f"The key 'over-selection' is {config.over_selection:g}, but {asked}: leave it at 1, or change "
+            f"'{'strategy' if config.clients_per_round else 'clients-per-round'}'."
+        )
+    most = config.num_clients if config.partition != "natural" else sys.maxsize
+    if (asked_for := math.ceil(config.over_selection * config.clients_per_round)) > max(most, config.clients_per_round):
+        yield (
+            f"The key 'over-selection' is {config.over_selection:g}, which asks {asked_for} clients in a round, but "
+            f"'num-clients' is only {most}: lower it or 'clients-per-round', or raise 'num-clients'."
+        )
+    if config.concurrency > most:
+        yield (
+            f"The key 'concurrency' is {config.concurrency}, but 'num-clients' is only {most}: lower the first or "
+            "raise the second."
+        )
+
+
+def _world(config: RunConfig) -> Iterator[str]:
+    if config.stragglers == "partial" and config.round_deadline == 0:
+        yield (
+            "The key 'stragglers' is 'partial', but without a deadline nobody is late: set 'round-deadline', or "
+            "'stragglers' to 'drop'."
+        )
+    if config.day_night > 0 and not config.regions:
+        yield (
+            f"The key 'day-night' is {config.day_night:g}, but no 'regions' say what time it is where: set them, as "
+            'in "here:1:0" where all clients share one time of day.'
+        )
+    if config.availability_trace and (config.availability < 1 or config.day_night > 0):
+        key = "availability" if config.availability < 1 else "day-night"
+        yield (f"The keys 'availability-trace' and '{key}' both say who is online: leave one of them at its default.")
+    yield from _without_durations(config)
+
+
+def _without_durations(config: RunConfig) -> Iterator[str]:
+    """What lives by the simulated clock makes no sense where nothing takes any time."""
+    needs = {
+        "compute-spread": ("example-seconds",),
+        "network-spread": ("network-mbps",),
+        "device-classes": ("example-seconds",),
+        **dict.fromkeys(
+            ("availability", "day-night", "availability-trace", "round-deadline"), ("example-seconds", "network-mbps")
+        ),
+    }
+    fields = {field.alias or name: (getattr(config, name), field) for name, field in type(config).model_fields.items()}
+    for key, others in needs.items():
+        given, field = fields[key]
+        if given != field.default and all(fields[other][0] == 0 for other in others):
+            yield (
+                f"The key '{key}' is {given!r}, but training takes no simulated time: set "
+                f"{' or '.join(map(repr, others))} above 0, or leave '{key}' at {field.default!r}."
+            )
 
 
 def _training(config: RunConfig) -> Iterator[str]:
