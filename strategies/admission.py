@@ -35,6 +35,7 @@ class Reason(StrEnum):
     NORM = "norm"
     DROPOUT = "dropout"
     SURPLUS = "surplus"
+    STALE = "stale"
 
 
 @dataclass(frozen=True)
