@@ -9,6 +9,7 @@ app = ClientApp()
 
 
 def load_model(name: str) -> keras.Model:
+    """Build and compile "mlp" or "cnn"."""
     layers = keras.layers
     convolutions = [
         layers.Conv2D(32, 3, activation="relu"),
@@ -26,6 +27,7 @@ def load_model(name: str) -> keras.Model:
 
 @app.train()
 def train(msg: Message, context: Context) -> Message:
+    """Train on the client's own 100 examples."""
     keras.backend.clear_session()
     model = load_model(str(context.run_config["model"]))
     model.set_weights(msg.content["arrays"].to_numpy_ndarrays())

@@ -24,6 +24,7 @@ class TimedFedAvg(FedAvg):
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
+    """Run stock FedAvg."""
     while len(list(grid.get_node_ids())) < 600:
         time.sleep(0.2)
     arrays = ArrayRecord(load_model(str(context.run_config["model"])).get_weights())
