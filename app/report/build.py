@@ -19,9 +19,9 @@ from app.report.page_style import STYLE
 from app.report.page_template import PAGE
 from app.report.reading import Round, Run, read_run
 from app.report.round_charts import participation_chart, seconds_chart
-from app.report.series import Measure, Over, of
+from app.report.series import Measure, Over, of, overs
 
-OVERS: dict[Over, str] = {"rounds": "rounds", "seconds": "time", "bytes": "bytes"}
+OVERS: dict[Over, str] = {"rounds": "rounds", "seconds": "time", "simulated": "simulated time", "bytes": "bytes"}
 
 
 def write_report(run_dirs: Sequence[Path], output: Path | None = None) -> Path:
@@ -113,7 +113,9 @@ def _comparison(runs: Sequence[Run], keys: Sequence[Key]) -> dict[str, Any]:
 
 
 def _over_all(name: str, title: str, lines: Sequence[Line], unit: Unit) -> list[Chart]:
-    return _present(*(line_chart(f"{name}-{over}", f"{title} over {OVERS[over]}", lines, over, unit) for over in OVERS))
+    chosen = overs([line.run for line in lines])
+    charts = (line_chart(f"{name}-{over}", f"{title} over {OVERS[over]}", lines, over, unit) for over in chosen)
+    return _present(*charts)
 
 
 def _participation(record: Round) -> float | None:

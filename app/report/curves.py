@@ -21,8 +21,10 @@ WIDE = (564.0, 260.0)
 SMOOTHED_POINTS = 60
 MARKED_POINTS = 16
 _LOG_RATIO = 200.0
+_TIMES = ((3600.0, "h"), (60.0, "min"), (1.0, "s"))
 _UNITS = {
-    "seconds": ("time", ((3600.0, "h"), (60.0, "min"), (1.0, "s"))),
+    "seconds": ("time", _TIMES),
+    "simulated": ("simulated time", ((86400.0, "days"), *_TIMES)),
     "bytes": ("sent and received", ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))),
 }
 

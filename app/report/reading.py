@@ -22,7 +22,10 @@ DECILES = 11
 
 @dataclass(frozen=True)
 class Round:
-    """One line of ``metrics.jsonl``. ``central`` and ``federated`` are None where the round was not evaluated."""
+    """One line of ``metrics.jsonl``. ``central`` and ``federated`` are None where the round was not evaluated.
+
+    ``simulated_seconds`` is when the round ended on the clock of a simulated world, None without one.
+    """
 
     number: int
     selected: int
@@ -36,6 +39,7 @@ class Round:
     bytes_down: int
     bytes_up: int
     seconds: Mapping[str, float]
+    simulated_seconds: float | None = None
 
     def duration(self) -> float:
         """Seconds of the whole round: as measured, or the sum of the phases."""
@@ -125,7 +129,7 @@ def read_run(path: Path) -> Run:
 
 def _read(reader: _Reader) -> Run:
     directory = reader.directory
-    rounds = {record.number: record for record in reader.lines(directory.metrics, _round)}
+    rounds = {record.number: record for record in reader.lines(directory.metrics, read_round)}
     has_scores = directory.clients.is_file()
     evaluations = tuple(reader.lines(directory.clients, _evaluation)) if has_scores else ()
     return Run(
@@ -148,8 +152,10 @@ def _config(path: Path) -> Mapping[str, Any]:
         raise UserError(f"'{path}' is not a TOML file ({error}); copy the run's config there again.") from error
 
 
-def _round(line: Any) -> Round:
+def read_round(line: Any) -> Round:
+    """Return a line of ``metrics.jsonl``, or what `RoundRecord.to_json` makes of a record."""
     federated = line.get("federated")
+    simulated = line.get("simulated-seconds")
     deciles = tuple(number(value) for value in (federated or {}).get("accuracy-deciles", ()))
     return Round(
         number=int(line["round"]),
@@ -164,6 +170,7 @@ def _round(line: Any) -> Round:
         bytes_down=int(line.get("bytes", {}).get("down", 0)),
         bytes_up=int(line.get("bytes", {}).get("up", 0)),
         seconds=_numbers(line.get("seconds")) or {},
+        simulated_seconds=None if simulated is None else number(simulated),
     )
 
 

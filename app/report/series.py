@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +11,7 @@ import numpy as np
 from app.report.reading import Round, Run
 
 Measure = Callable[[Round], float | None]
-Over = Literal["rounds", "seconds", "bytes"]
+Over = Literal["rounds", "seconds", "simulated", "bytes"]
 
 MAX_BARS = 120
 
@@ -38,12 +38,23 @@ def curve(run: Run, measure: Measure, over: Over = "rounds") -> Curve:
 
 
 def positions(run: Run, over: Over) -> np.ndarray:
-    """Return where each round stands: its number, or the seconds or bytes (down and up) spent up to its end."""
+    """Return where each round stands: its number, or the seconds or bytes (down and up) spent up to its end.
+
+    "simulated" are the seconds on the clock of a simulated world; a round that does not say ended with the one before.
+    """
     if over == "rounds":
         return np.array([record.number for record in run.rounds], dtype=np.float64)
     if over == "seconds":
         return np.cumsum([record.duration() for record in run.rounds], dtype=np.float64)
+    if over == "simulated":
+        return np.maximum.accumulate([record.simulated_seconds or 0.0 for record in run.rounds], dtype=np.float64)
     return np.cumsum([record.bytes_down + record.bytes_up for record in run.rounds], dtype=np.float64)
+
+
+def overs(runs: Sequence[Run]) -> tuple[Over, Over, Over]:
+    """Return what to draw curves over. Where every run has a simulated clock, that is the time that is meant."""
+    clocks = [any(record.simulated_seconds is not None for record in run.rounds) for run in runs]
+    return "rounds", "simulated" if all(clocks) else "seconds", "bytes"
 
 
 def of(group: Literal["train", "central", "federated"], key: str) -> Measure:

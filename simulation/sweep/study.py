@@ -1,0 +1,260 @@
+"""Runs a sweep: asks Optuna for configurations, runs each with its seeds, and stops early what halving drops.
+
+Early stopping is Optuna's ``SuccessiveHalvingPruner``: Li et al., "A System for Massively Parallel Hyperparameter
+Tuning", MLSys 2020, section 3 (ASHA), here with one run at a time. It differs from there in what it judges: the run
+with the first seed. What that seed lets through is run to the end with all seeds; what it does not, with no other.
+
+Nothing depends on where a sweep was stopped. Optuna's study lives in memory only and is told everything anew, in the
+same order, from the runs that the sweep remembers; every draw has its own sampler, seeded by (seed, draw), so that one
+draw stays the same when [grid] grows and each combination of the grid meets the same random values.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import Trial, TrialState
+
+from app.config import RunConfig, Value
+from app.errors import UserError
+from app.report.reading import Round, Run, read_round, read_run
+from simulation.sweep.memory import Memory, Outcome
+from simulation.sweep.plan import Assignment, Plan
+from simulation.sweep.sections import Choices, Draw, Range
+from strategies.errors import StrategyError
+from strategies.federated import Observer
+from strategies.records import RoundRecord
+from tasks.errors import TaskError
+
+logger = logging.getLogger(__name__)
+
+MAX_CRASHES = 3
+_DIGITS = 4
+
+
+class Runner(Protocol):
+    """What trains one run after another: `simulation.simulate.Simulation`, which keeps its workers warm."""
+
+    def run(self, config: RunConfig, observers: Sequence[Observer] = ()) -> object:
+        """Train to the end and leave a run directory in the config's ``runs-dir``; what an observer raises ends it."""
+
+
+class Pruned(UserError):  # noqa: N818 - says what happened
+    """Raised by the judge of a run that shall not go on."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """One run of a configuration. ``run`` is what its directory holds; None where there is nothing to read."""
+
+    seed: int
+    outcome: Outcome
+    run: Run | None
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What was tried, and its runs in the order of the seeds: one that did not complete is the last."""
+
+    number: int
+    values: Assignment
+    ended: tuple[Ended, ...]
+
+    @property
+    def outcome(self) -> Outcome:
+        """How the last of its runs ended, and so the whole of it."""
+        return self.ended[-1].outcome
+
+
+Progress = Callable[[Configuration], None]
+
+
+def run_sweep(plan: Plan, runner: Runner, memory: Memory, progress: Progress) -> Iterator[Configuration]:
+    """Yield each configuration once it is through. Runs that the memory knows are not run again.
+
+    ``progress`` is told of a configuration after each of its runs. Errors that a configuration has led to are part of
+    its outcome; after three crashes in a row the last one is raised.
+    """
+    study, seen = _study(plan), set[tuple[Value, ...]]()
+    attempt = _Attempt(plan, runner, memory)
+    distributions = _distributions(plan)
+    for number, (draw, combination) in enumerate(_order(plan)):
+        study.sampler = _sampler(plan, draw)
+        study.enqueue_trial(combination)
+        trial = study.ask(distributions)
+        values = {key: _plain(plan.random.get(key), trial.params[key]) for key in plan.keys}
+        configuration = attempt.configuration(number, values, trial, progress)
+        _tell(study, trial, plan, configuration)
+        if (identity := tuple(values.values())) not in seen:
+            seen.add(identity)
+            yield configuration
+
+
+@dataclass
+class _Judge:
+    """Tells Optuna of each round in which the metric was measured, and ends a run that is not worth going on."""
+
+    plan: Plan
+    trial: Trial
+    seen: int = -1
+
+    def __call__(self, record: RoundRecord) -> None:
+        self.see(read_round(record.to_json()))
+
+    def see(self, record: Round) -> None:
+        value = self.plan.metric.measure(record)
+        if value is not None and record.number > self.seen:
+            self.seen = record.number
+            self.trial.report(value, step=record.number)
+            if self.trial.should_prune():
+                raise Pruned(f"Stopped after round {record.number}: others were better by then.")
+
+
+@dataclass
+class _Attempt:
+    """Runs configurations, or remembers them."""
+
+    plan: Plan
+    runner: Runner
+    memory: Memory
+    crashes: int = 0
+
+    def configuration(self, number: int, values: Assignment, trial: Trial, progress: Progress) -> Configuration:
+        ended: list[Ended] = []
+        for seed in self.plan.seeds:
+            judge = _Judge(self.plan, trial) if self.plan.halving and not ended else None
+            ended.append(self._run(number, values, seed, judge))
+            progress(Configuration(number, values, tuple(ended)))
+            if ended[-1].outcome.state != "completed":
+                break
+        return Configuration(number, values, tuple(ended))
+
+    def _run(self, number: int, values: Assignment, seed: int, judge: _Judge | None) -> Ended:
+        named = self.plan.config(values, seed, f"trial-{number}-seed-{seed}").to_run_config()
+        config = RunConfig.from_run_config({**named, "runs-dir": str(self.memory.folder)})
+        known = self.memory.find(config)
+        if known is not None:
+            run = _read(self.memory.folder, known)
+            if judge is None or self._stands(known, run, judge):
+                return Ended(seed, known, run)
+        outcome = self._train(config, judge)
+        self.memory.add(config, outcome)
+        return Ended(seed, outcome, _read(self.memory.folder, outcome))
+
+    def _stands(self, known: Outcome, run: Run | None, judge: _Judge) -> bool:
+        """Show the judge what is known of a run; a run that was stopped stands only if it would be stopped again.
+
+        One that was not stopped stands in any case: a grown sweep may judge differently, but it is paid for.
+        """
+        stopped = False
+        for record in run.rounds if run is not None else ():
+            try:
+                judge.see(record)
+            except Pruned:
+                stopped = True
+        return stopped or known.state != "pruned"
+
+    def _train(self, config: RunConfig, judge: _Judge | None) -> Outcome:
+        folder, began = Path(config.runs_dir), time.perf_counter()
+        before = set(folder.glob(f"*-{config.name}"))
+        state, reason = self._ending(config, judge)
+        made = sorted(set(folder.glob(f"*-{config.name}")) - before)
+        return Outcome(state, reason, made[-1].name if made else "", time.perf_counter() - began)
+
+    def _ending(self, config: RunConfig, judge: _Judge | None) -> tuple[Any, str]:
+        try:
+            self.runner.run(config, [] if judge is None else [judge])
+        except Pruned as pruned:
+            state, reason = "pruned", str(pruned)
+        except (UserError, TaskError, StrategyError) as error:
+            state, reason = "failed", str(error)
+        except Exception as error:
+            self.crashes += 1
+            if self.crashes == MAX_CRASHES:
+                raise
+            logger.exception("The run %s crashed; the sweep goes on", config.name)
+            return "crashed", f"{type(error).__name__}: {error}"
+        else:
+            state, reason = "completed", ""
+        self.crashes = 0
+        return state, reason
+
+
+def _study(plan: Plan) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    rule = plan.halving
+    pruner = (
+        optuna.pruners.NopPruner()
+        if rule is None
+        else optuna.pruners.SuccessiveHalvingPruner(min_resource=rule.min_rounds, reduction_factor=rule.factor)
+    )
+    return optuna.create_study(direction="maximize" if plan.metric.higher_is_better else "minimize", pruner=pruner)
+
+
+def _sampler(plan: Plan, draw: int) -> optuna.samplers.BaseSampler:
+    seed = int(np.random.SeedSequence([_seed(plan), draw]).generate_state(1)[0])
+    return optuna.samplers.TPESampler(seed=seed) if plan.sampler == "tpe" else optuna.samplers.RandomSampler(seed=seed)
+
+
+def _seed(plan: Plan) -> int:
+    return int(plan.base.get("seed", 0))
+
+
+def _order(plan: Plan) -> list[tuple[int, dict[str, Value]]]:
+    """Return which draw meets which combination, in the order of the runs.
+
+    With halving the order is shuffled: the first ones are hardly ever stopped, and a grid that climbs to its best value
+    would have nothing to stop.
+    """
+    combinations = plan.combinations()
+    orders = [np.arange(len(combinations))] * plan.draws
+    if plan.halving is not None:
+        orders = [np.random.default_rng([_seed(plan), draw]).permutation(order) for draw, order in enumerate(orders)]
+    return [(draw, combinations[position]) for draw, order in enumerate(orders) for position in order]
+
+
+def _distributions(plan: Plan) -> dict[str, BaseDistribution]:
+    fixed: dict[str, BaseDistribution] = {key: CategoricalDistribution(values) for key, values in plan.grid.items()}
+    return fixed | {key: _distribution(draw) for key, draw in plan.random.items()}
+
+
+def _distribution(draw: Draw) -> BaseDistribution:
+    if isinstance(draw, Choices):
+        return CategoricalDistribution(draw.values)
+    if draw.whole:
+        return IntDistribution(int(draw.low), int(draw.high), log=draw.log)
+    return FloatDistribution(draw.low, draw.high, log=draw.log)
+
+
+def _plain(draw: Draw | None, value: Value) -> Value:
+    """Return a drawn number with four digits, so that a person can write it down; never outside its bounds."""
+    if not isinstance(draw, Range) or not isinstance(value, float) or value == 0:
+        return value
+    rounded = round(value, _DIGITS - 1 - math.floor(math.log10(abs(value))))
+    return min(max(rounded, draw.low), draw.high)
+
+
+def _tell(study: optuna.Study, trial: Trial, plan: Plan, configuration: Configuration) -> None:
+    """Tell Optuna the median, or that it was nothing: a failed configuration is to be avoided, as a stopped one is."""
+    finals = [plan.metric.final(each.run) for each in configuration.ended if each.run is not None]
+    value = plan.metric.median(finals)
+    if configuration.outcome.state == "completed" and not math.isnan(value):
+        study.tell(trial, value)
+    else:
+        study.tell(trial, state=TrialState.PRUNED)
+
+
+def _read(folder: Path, outcome: Outcome) -> Run | None:
+    directory = folder / outcome.directory
+    if not outcome.directory or not (directory / "metrics.jsonl").is_file():
+        return None
+    return read_run(directory)
