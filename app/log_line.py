@@ -20,6 +20,10 @@ def log_line(record: RoundRecord, num_rounds: int) -> str:
         parts.append("SKIPPED, the model stays")
     if record.bytes_down or record.bytes_up:
         parts.append(f"{human_bytes(record.bytes_down)} down, {human_bytes(record.bytes_up)} up")
+    if record.staleness is not None:
+        parts.append(f"staleness {record.staleness['mean']:.1f}, at most {record.staleness['largest']:g}")
+    if record.simulated_seconds is not None:
+        parts.append(f"{human_seconds(record.simulated_seconds)} simulated")
     if "total" in record.seconds:
         parts.append(human_seconds(record.seconds["total"]))
     return " | ".join(parts)

@@ -62,6 +62,7 @@ class Census:
     _asked: dict[int, Exchange] = field(default_factory=dict)
     _refused: dict[int, Refusal] = field(default_factory=dict)
     _connected: set[int] = field(default_factory=set)
+    _known: tuple[dict[int, NodeDescription], Population] | None = None  # the last population, and of which nodes
 
     def start(self, min_nodes: int, node_timeout: float, meanwhile: Callable[[], object] = lambda: None) -> None:
         """Wait until ``min_nodes`` nodes are connected (at most ``node_timeout`` s) and describe all that are.
@@ -159,7 +160,12 @@ class Census:
             self._asked[node] = Exchange(self.grid, [request], self.timeout)
 
     def population(self) -> Population:
-        """Return the clients that can be reached now, and which nodes host each."""
+        """Return the clients that can be reached now, and which nodes host each; costs little until nodes change."""
+        if self._known is None or self._known[0] != self.nodes:
+            self._known = dict(self.nodes), self._joined()
+        return self._known[1]
+
+    def _joined(self) -> Population:
         hosts: dict[str, list[int]] = {}
         infos: dict[str, ClientInfo] = {}
         for node, description in sorted(self.nodes.items()):

@@ -1,4 +1,4 @@
-"""A strategy is a composition of five parts: sampler x codec x aggregator x privacy x server optimizer.
+"""A strategy is a composition: sampler x codec x aggregator x privacy x server optimizer, at a pace.
 
 Who calls what in a round (the order of DESIGN.md's picture; everything here is plain arrays):
 
@@ -15,7 +15,7 @@ Codec and privacy are only protocols here, with the identity of each.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn, Protocol
 
 import numpy as np
@@ -23,6 +23,7 @@ import numpy as np
 from strategies.aggregators import Aggregator, Fold
 from strategies.errors import LayoutError, StrategyError
 from strategies.guarantees import Guarantees, Property
+from strategies.pace import Pace, Synchronous
 from strategies.samplers import Sampler
 from strategies.server_optimizers import ServerOptimizer
 from strategies.updates import AnyArray, FloatVector, State, Update
@@ -131,7 +132,7 @@ class NoPrivacy:
 
 ADVICE = {Property.EQUAL_WEIGHTS: "set the key 'weighting' to 'uniform'"}
 
-Part = Sampler | Codec | Aggregator | Privacy | ServerOptimizer
+Part = Sampler | Codec | Aggregator | Privacy | ServerOptimizer | Pace
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,7 @@ class Composition:
     aggregator: Aggregator
     privacy: Privacy
     server_optimizer: ServerOptimizer
+    pace: Pace = field(default_factory=Synchronous)
 
     def __post_init__(self) -> None:
         for part in self.parts:
@@ -152,13 +154,14 @@ class Composition:
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """The five parts, in the order in which a round meets them."""
-        return (self.sampler, self.codec, self.aggregator, self.privacy, self.server_optimizer)
+        """The parts, in the order in which a round meets them; last the pace of the rounds themselves."""
+        return (self.sampler, self.codec, self.aggregator, self.privacy, self.server_optimizer, self.pace)
 
     @property
     def takes_partial_sums(self) -> bool:
-        """Whether a node may send one sum for all its clients of a message: codec, rule and privacy must all agree."""
-        return all(Property.NODE_SUMS in part.guarantees.gives for part in (self.codec, self.aggregator, self.privacy))
+        """Whether a node may send one sum for all its clients of a message: all that touches updates must agree."""
+        parts = (self.codec, self.aggregator, self.privacy, self.pace)
+        return all(Property.NODE_SUMS in part.guarantees.gives for part in parts)
 
     def _require(self, need: Property, part: Part) -> None:
         if takers := [other for other in self.parts if need in other.guarantees.takes]:

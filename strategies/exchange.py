@@ -4,6 +4,9 @@ Flower's ``Grid.send_and_receive`` holds all replies of a round in memory and le
 the caller folds each reply into its aggregate before the next is fetched, so that the server's memory does not grow
 with the number of clients, and learns which messages were never answered.
 
+A grid that knows when replies arrive, because its clients run in its own process or in one that tells it, is an
+`ArrivalGrid`: it is waited for. Any other is polled.
+
 One at a time also for the sake of the others: Flower's grids delete replies as they are pulled and decode them right
 away, so a reply that cannot be decoded makes the pull raise, and all that were pulled with it would be lost.
 """
@@ -12,12 +15,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from typing import Protocol, runtime_checkable
 
 from flwr.app import Error, Message
 from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_object import UnexpectedObjectContentError
 from google.protobuf.message import DecodeError
+
+from strategies.clock import clock_of
 
 logger = logging.getLogger(__name__)
 
@@ -43,19 +49,42 @@ UNDECODABLE = (
 )
 
 
+@runtime_checkable
+class ArrivalGrid(Protocol):
+    """What a grid offers besides Flower's interface where nobody has to poll it."""
+
+    def next_arrivals(self, message_ids: Collection[str], timeout: float) -> list[Message]:
+        """Wait for the next replies to these messages: those that arrive at one instant, [] after ``timeout`` seconds.
+
+        The seconds are those of the grid's own clock. Each reply is handed out once.
+        """
+
+
 class Exchange:
-    """One batch of requests and its replies. Iterating ends when all have answered or the deadline has passed."""
+    """Requests and their replies. More can be sent while others are open, so that clients begin when others end."""
 
     def __init__(self, grid: Grid, messages: Sequence[Message], timeout: float) -> None:
-        """Push the messages; ``timeout`` in seconds counts from now."""
+        """Send the messages; ``timeout`` in seconds of the grid's clock, for `replies`, counts from now."""
         self._grid = grid
-        self._deadline = time.monotonic() + timeout
-        sent = set(grid.push_messages(messages))
-        self._unanswered = {message.metadata.message_id: message for message in messages}
-        self._waiting = {message_id for message_id in self._unanswered if message_id in sent}
-        self._not_sent = [message_id for message_id in self._unanswered if message_id not in sent]
-        if self._not_sent:
-            logger.warning("%d of %d messages could not be sent", len(self._not_sent), len(messages))
+        self._clock = clock_of(grid)
+        self._deadline = self._clock() + timeout
+        self._unanswered: dict[str, Message] = {}
+        self._waiting: set[str] = set()
+        self._not_sent: list[str] = []
+        self._wait, self._sweep_began = SHORTEST_WAIT, time.monotonic()
+        self._sweep = self._pulled()
+        self.send(messages)
+
+    def send(self, messages: Sequence[Message]) -> None:
+        """Push more messages."""
+        sent = set(self._grid.push_messages(messages))
+        ids = [message.metadata.message_id for message in messages]
+        self._unanswered.update(zip(ids, messages, strict=True))
+        self._waiting.update(message_id for message_id in ids if message_id in sent)
+        lost = [message_id for message_id in ids if message_id not in sent]
+        self._not_sent.extend(lost)
+        if lost:
+            logger.warning("%d of %d messages could not be sent", len(lost), len(messages))
 
     def arrived(self) -> Iterator[Message]:
         """Yield the replies that are there now, without waiting; each message gets one reply at most.
@@ -63,31 +92,70 @@ class Exchange:
         The reply to a message that could not be sent is an error with the code `NOT_SENT`.
         """
         while self._not_sent:
-            request = self._unanswered.pop(self._not_sent.pop(0))
-            yield Message(Error(NOT_SENT, ""), reply_to=request)
-        for message_id in [message_id for message_id in self._unanswered if message_id in self._waiting]:
-            reply = self._pull(message_id)
-            if reply is not None:
-                self._waiting.remove(message_id)
-                del self._unanswered[message_id]
-                yield reply
+            yield self._never_left()
+        yield from self._pulled()
 
     def replies(self) -> Iterator[Message]:
         """Yield replies in the order of their arrival until all have come or the deadline has passed."""
-        wait = SHORTEST_WAIT
-        while self._waiting or self._not_sent:
-            before, start = len(self._waiting), time.monotonic()
-            yield from self.arrived()
-            now = time.monotonic()
-            if not self._waiting or now >= self._deadline:
-                return
-            wait = SHORTEST_WAIT if len(self._waiting) < before else min(wait * SLOWDOWN, LONGEST_WAIT)
-            # Asking for thousands of replies takes seconds: leave the SuperLink as long to serve the nodes.
-            time.sleep(min(max(wait, now - start), self._deadline - now))
+        while arrivals := self.next_arrivals(self._deadline - self._clock()):
+            while arrivals:
+                yield arrivals.pop(0)
+
+    def next_arrivals(self, timeout: float) -> list[Message]:
+        """Wait for the next replies: all those of one instant where the grid knows of instants, else a single one.
+
+        Returns [] when ``timeout`` seconds of the grid's clock are over, and where there is nothing to wait for.
+        """
+        if self._not_sent:
+            return [self._never_left()]
+        if not self._waiting:
+            return []
+        if not isinstance(self._grid, ArrivalGrid):
+            return self._polled(timeout)
+        replies = self._grid.next_arrivals(list(self._waiting), max(0.0, timeout))
+        for reply in replies:
+            self._close(reply.metadata.reply_to_message_id)
+        return replies
+
+    def forget(self, message_id: str) -> None:
+        """Wait no longer for the reply to this message."""
+        self._close(message_id)
 
     def unanswered(self) -> list[Message]:
         """Return the messages without a reply so far, in the order they were sent."""
         return list(self._unanswered.values())
+
+    def _polled(self, timeout: float) -> list[Message]:
+        """Ask for one reply after the other, in sweeps over all that are open, until one is there."""
+        deadline = time.monotonic() + timeout
+        while self._waiting:
+            reply = next(self._sweep, None)
+            if reply is not None:
+                self._wait = SHORTEST_WAIT
+                return [reply]
+            now = time.monotonic()
+            if now >= deadline:
+                self._sweep = self._pulled()
+                return []
+            # Asking for thousands of replies takes seconds: leave the SuperLink as long to serve the nodes.
+            time.sleep(min(max(self._wait, now - self._sweep_began), deadline - now))
+            self._wait = min(self._wait * SLOWDOWN, LONGEST_WAIT)
+            self._sweep, self._sweep_began = self._pulled(), time.monotonic()
+        return []
+
+    def _pulled(self) -> Iterator[Message]:
+        for message_id in [message_id for message_id in self._unanswered if message_id in self._waiting]:
+            reply = self._pull(message_id) if message_id in self._waiting else None
+            if reply is not None:
+                self._close(message_id)
+                yield reply
+
+    def _never_left(self) -> Message:
+        return Message(Error(NOT_SENT, ""), reply_to=self._unanswered.pop(self._not_sent.pop(0)))
+
+    def _close(self, message_id: str) -> None:
+        self._waiting.discard(message_id)
+        self._unanswered.pop(message_id, None)
 
     def _pull(self, message_id: str) -> Message | None:
         """Return the reply to a message if there is one; what cannot be one becomes an error reply."""

@@ -5,8 +5,11 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from strategies.errors import StrategyError
+
+NOTHING: Mapping[int, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class ClientInfo:
 
 
 class Population:
-    """Clients sorted by id, and the nodes that can run each.
+    """Clients (and their ``ids``) sorted by id, and the nodes that can run each.
 
     ``hosts`` maps a client to its nodes; a client without an entry can be run by every one of ``nodes`` (a simulation).
     Raises StrategyError for an id given twice, a client on no node or on an unknown one.
@@ -32,29 +35,38 @@ class Population:
         self.clients = tuple(sorted(clients, key=lambda client: client.id))
         self.nodes = tuple(sorted(nodes))
         self.hosts = {client: tuple(sorted(nodes)) for client, nodes in (hosts or {}).items()}
-        self._by_id = {client.id: client for client in self.clients}
+        self.ids = tuple(client.id for client in self.clients)
+        self._by_id = dict(zip(self.ids, self.clients, strict=True))
         self._check()
 
     def __len__(self) -> int:
         return len(self.clients)
+
+    def __contains__(self, client: str) -> bool:
+        return client in self._by_id
 
     def __getitem__(self, client: str) -> ClientInfo:
         if client not in self._by_id:
             raise StrategyError(f"There is no client '{client}' in the population of {len(self)} clients.")
         return self._by_id[client]
 
-    def assign(self, cohort: Sequence[str]) -> dict[int, list[str]]:
+    def described(self, cohort: Iterable[str]) -> dict[str, int]:
+        """Return how many examples each of these clients said to have, without those that did not say."""
+        counts = ((client, self[client].num_examples) for client in cohort)
+        return {client: count for client, count in counts if count is not None}
+
+    def assign(self, cohort: Sequence[str], at_work: Mapping[int, float] = NOTHING) -> dict[int, list[str]]:
         """Spread a cohort over nodes, longest processing time first; nodes without a client do not appear.
 
         Graham, "Bounds on Multiprocessing Timing Anomalies", 1969: each client, longest first, goes to the node with
         the least to do; ties by client id and node id. Clients bound to nodes go first, so that the free ones can even
         out what those leave uneven. The time of a client is taken as its number of examples, or the average where it
-        is not known. Every node's list has its longest client first.
+        is not known. Every node's list has its longest client first. ``at_work`` is what nodes have to do already.
         """
-        loads = self._loads(cohort)
+        loads = self.loads(cohort)
         ordered = sorted(loads, key=lambda client: (client not in self.hosts, -loads[client], client))
         assignment: dict[int, list[str]] = {node: [] for node in self.nodes}
-        busy = dict.fromkeys(self.nodes, 0.0)
+        busy = {node: at_work.get(node, 0.0) for node in self.nodes}
         bound = [client for client in ordered if client in self.hosts]
         for client in bound:
             node = min(self.hosts[client], key=lambda node: (busy[node], node))
@@ -84,13 +96,13 @@ class Population:
             packs.extend((node, clients[start : start + step]) for start in range(0, len(clients), step))
         return packs
 
-    def _loads(self, cohort: Sequence[str]) -> dict[str, float]:
+    def loads(self, cohort: Sequence[str]) -> dict[str, float]:
+        """Return what is taken for the time of each client: its number of examples, or the average of the others'."""
         if len(set(cohort)) != len(cohort):
             raise StrategyError("A cohort must hold each client once, but holds one twice.")
-        known = {client: self[client].num_examples for client in cohort}
-        counts = [count for count in known.values() if count is not None]
-        average = sum(counts) / len(counts) if counts else 1.0
-        return {client: average if count is None else float(count) for client, count in known.items()}
+        known = self.described(cohort)
+        average = sum(known.values()) / len(known) if known else 1.0
+        return {client: float(known.get(client, average)) for client in cohort}
 
     def _check(self) -> None:
         if len(self._by_id) != len(self.clients):
@@ -98,10 +110,11 @@ class Population:
             raise StrategyError(f"The client id '{twice}' is given twice: give every client a name of its own.")
         if self.clients and not self.nodes:
             raise StrategyError(f"There are {len(self)} clients but no node to run them: start at least one node.")
-        for client in self.clients:
-            nodes = self.hosts.get(client.id, self.nodes)
-            if not nodes or not set(nodes) <= set(self.nodes):
+        connected = set(self.nodes)
+        for client in self.ids:
+            nodes = self.hosts.get(client)
+            if nodes is not None and not (nodes and connected.issuperset(nodes)):
                 raise StrategyError(
-                    f"The client '{client.id}' must be hosted by some of the connected nodes {list(self.nodes)} and no "
+                    f"The client '{client}' must be hosted by some of the connected nodes {list(self.nodes)} and no "
                     f"other, but is hosted by {list(nodes)}."
                 )

@@ -45,7 +45,10 @@ class RoundRecord:
 
     ``bytes_down`` and ``bytes_up`` are the sizes of the messages as Flower serializes them. ``seconds`` maps a phase
     ("train", "aggregate", "evaluate-federated", "evaluate-central", "total") to its duration in seconds.
-    ``rejected`` counts the selected clients whose update did not count, by reason.
+    ``rejected`` counts the selected clients whose update did not count, by reason. ``simulated_seconds`` is what the
+    clock of a simulated world showed at the end of the round, None where time is real. ``staleness`` holds the "mean"
+    and the "largest" number of steps that the model had made since the clients of this step began; None where all begin
+    from the present model.
     """
 
     round: int
@@ -60,6 +63,8 @@ class RoundRecord:
     bytes_down: int = 0
     bytes_up: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
+    simulated_seconds: float | None = None
+    staleness: Mapping[str, float] | None = None
 
     def participation(self) -> float:
         """Share of the selected clients whose update counted; 1 where none was selected."""
@@ -80,4 +85,6 @@ class RoundRecord:
             "federated": None if self.federated is None else self.federated.summary(),
             "bytes": {"down": self.bytes_down, "up": self.bytes_up},
             "seconds": dict(self.seconds),
+            "simulated-seconds": self.simulated_seconds,
+            "staleness": None if self.staleness is None else dict(self.staleness),
         }

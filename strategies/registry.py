@@ -1,13 +1,15 @@
-"""The strategies by name: each a few lines that put five parts together from the keys of a run config."""
+"""The strategies by name: each a few lines that put its parts together from the keys of a run config."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from strategies.aggregators import WeightedMean
 from strategies.composition import Composition, Dense, NoPrivacy
 from strategies.errors import StrategyError
+from strategies.pace import Buffered
 from strategies.samplers import UniformSampler
 from strategies.server_optimizers import ServerSGD
 
@@ -32,12 +34,28 @@ def fedavg(options: Options) -> Composition:
     """FedAvg: McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", 2017."""
     return Composition(
         name="fedavg",
-        sampler=UniformSampler(integer(options, "clients-per-round", 0)),
+        sampler=UniformSampler(integer(options, "clients-per-round", 0), number(options, "over-selection", 1.0)),
         codec=Dense(),
         aggregator=WeightedMean(text(options, "weighting", "examples")),
         privacy=NoPrivacy(),
         server_optimizer=ServerSGD(number(options, "server-learning-rate", 1.0)),
     )
+
+
+def fedbuff(options: Options) -> Composition:
+    """FedBuff: Nguyen et al., "Federated Learning with Buffered Asynchronous Aggregation", 2022.
+
+    It waits for nobody, so that there is nothing to select more of; as many clients train at any time as FedAvg would
+    ask in a round, where ``concurrency`` is 0.
+    """
+    per_round = integer(options, "clients-per-round", 0)
+    pace = Buffered(
+        integer(options, "buffer-size", 10),
+        integer(options, "concurrency", 0) or per_round,
+        number(options, "staleness-exponent", 0.5),
+        integer(options, "max-staleness", 0),
+    )
+    return replace(fedavg(options), name="fedbuff", sampler=UniformSampler(per_round), pace=pace)
 
 
 def integer(options: Options, key: str, default: int) -> int:
@@ -66,4 +84,5 @@ def text(options: Options, key: str, default: str) -> str:
 
 STRATEGIES: dict[str, Callable[[Options], Composition]] = {
     "fedavg": fedavg,
+    "fedbuff": fedbuff,
 }

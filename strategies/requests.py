@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from flwr.app import ArrayRecord, ConfigRecord, ConfigRecordValues, Message, RecordDict
 from flwr.serverapp import Grid
 
 from strategies import wire
 from strategies.exchange import NOT_SENT, Exchange
+from strategies.population import Population
 from strategies.seeding import child_seed
 
 logger = logging.getLogger(__name__)
@@ -43,6 +45,26 @@ class RequestWriter:
         return Message(content, node, self.kind, ttl=self.ttl, group_id=str(self.round))
 
 
+@runtime_checkable
+class PackingGrid(Protocol):
+    """What a grid offers besides Flower's interface where it knows best which clients should travel together."""
+
+    def packs(self, cohort: Sequence[tuple[str, float]]) -> list[tuple[int, list[str]]]:
+        """Return the (node, clients) of each message, given the clients and how long each takes (in any unit)."""
+
+
+def packs_for(
+    grid: Grid, population: Population, cohort: Sequence[str], clients_per_message: int
+) -> list[tuple[int, list[str]]]:
+    """Return the (node, clients) of each message of a round: the grid's own packing, where it has one and may choose.
+
+    It may not where ``clients_per_message`` is set or some clients are hosted by some of the nodes only.
+    """
+    if isinstance(grid, PackingGrid) and not clients_per_message and not population.hosts:
+        return grid.packs(list(population.loads(cohort).items()))
+    return population.messages(cohort, clients_per_message)
+
+
 @dataclass
 class Correspondence:
     """The messages of one phase, which clients each is for, and what they weigh (in bytes, as Flower sends them)."""
@@ -51,7 +73,7 @@ class Correspondence:
     requests: list[tuple[Message, list[str]]]
     bytes_down: int = 0
     bytes_up: int = 0
-    _unanswered: list[str] = field(default_factory=list)
+    _open: dict[str, list[str]] | None = None
 
     @property
     def messages(self) -> list[Message]:
@@ -72,25 +94,26 @@ class Correspondence:
 
         A reply to something else, or a second one to the same message, is logged and ignored.
         """
-        up = wire.ByteCounter()
-        waiting: dict[str, list[str]] | None = None
         for reply in replies:
-            # Ids are given when the messages are sent, which a lazy iterable of replies does before its first one.
-            waiting = self._by_id() if waiting is None else waiting
-            if not (reply.has_error() and reply.error.code == NOT_SENT):  # nothing has travelled
-                up.add(reply)
-            asked = waiting.pop(reply.metadata.reply_to_message_id, None)
+            self.bytes_up += bytes_of(reply)
+            if self._open is None:  # ids are given when messages are sent: a lazy iterable does so before its first
+                self._open = {message.metadata.message_id: clients for message, clients in self.requests}
+            asked = self._open.pop(reply.metadata.reply_to_message_id, None)
             if asked is None:
                 logger.warning("Ignored a reply that answers no open message of this round")
                 continue
             yield reply, asked
-        self.bytes_up += up.total
-        open_requests = [clients for _, clients in self.requests] if waiting is None else waiting.values()
-        self._unanswered = [client for clients in open_requests for client in clients]
-
-    def _by_id(self) -> dict[str, list[str]]:
-        return {message.metadata.message_id: clients for message, clients in self.requests}
 
     def unanswered(self) -> list[str]:
         """Return the clients that no reply spoke for."""
-        return self._unanswered
+        packs = [clients for _, clients in self.requests] if self._open is None else self._open.values()
+        return [client for clients in packs for client in clients]
+
+
+def bytes_of(reply: Message) -> int:
+    """Return the size of a reply as Flower serializes it; 0 for one that was made here as nothing could be sent."""
+    if reply.has_error() and reply.error.code == NOT_SENT:
+        return 0
+    counter = wire.ByteCounter()
+    counter.add(reply)
+    return counter.total

@@ -1,65 +1,80 @@
-"""One round in progress: who was asked, what became of each client, and the clock of its phases."""
+"""One round in flight: who was asked and on which terms, what became of each client, and the clock of its phases."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from flwr.app import ConfigRecordValues, Message
+
 from strategies.admission import Reason
 from strategies.aggregators import Aggregator, Fold
-from strategies.errors import LayoutError
+from strategies.errors import LayoutError, StrategyError
 from strategies.records import ClientScores, RoundRecord
 from strategies.replies import Outcome, Rejection
-from strategies.updates import PartialSum, mean_metrics
+from strategies.requests import Correspondence
+from strategies.terms import RoundTerms
+from strategies.updates import PartialSum, Update, mean_metrics
+from strategies.wire import GlobalWeights
 
 logger = logging.getLogger(__name__)
 
 LOGGED_REJECTIONS = 3
+NOBODY_CONNECTED = "no node with clients was connected"
+NOBODY_ONLINE = "no client is online, and none will ever be ('availability', 'availability-trace')"
 
 
 @dataclass
 class RoundProgress:
-    """Collects what `RoundRecord` tells of a round. ``weights`` and ``metrics`` are those of the clients that count."""
+    """Collects what `RoundRecord` tells of a round.
+
+    ``counted`` holds (client, weight, metrics) of each update that counts. With a ``goal`` the round is complete when
+    so many do, and what comes later is surplus. ``population`` is the number of clients there are, online or not.
+    """
 
     round: int
     cohort: Sequence[str] = ()
     learning_rate: float | None = None
-    weights: dict[str, float] = field(default_factory=dict)
-    metrics: dict[str, Mapping[str, float]] = field(default_factory=dict)
+    goal: int = 0
+    population: int = 0
+    counted: list[tuple[str, float, Mapping[str, float]]] = field(default_factory=list)
     rejected: Counter[str] = field(default_factory=Counter)
+    staleness: list[int] = field(default_factory=list)  # steps of the server that each counted update has missed
     seconds: dict[str, float] = field(default_factory=dict)
+    simulated_seconds: float | None = None
     bytes_down: int = 0
     bytes_up: int = 0
     skipped: str = ""  # why the round is skipped
     first_rejection: Rejection | None = None
     started: float = field(default_factory=time.perf_counter)
 
+    @property
+    def complete(self) -> bool:
+        """Whether as many updates count as the round needs; never, where it wants all it can get."""
+        return 0 < self.goal <= len(self.counted)
+
     def take(self, outcome: Outcome, aggregator: Aggregator, fold: Fold) -> None:
         """Fold an update or a partial sum into the aggregate, or count a rejection.
 
         What the fold refuses (weights that are not the rule's, a sum out of range) is rejected too; a refusal changes
-        nothing in the fold.
+        nothing in the fold. So is what comes to a complete round; a partial sum counts whole or not at all.
         """
+        if isinstance(outcome, Rejection):
+            self.reject(outcome)
+            return
         clients = outcome.clients if isinstance(outcome, PartialSum) else (outcome.client,)
+        if self.complete:
+            self._reject_all(clients, Reason.SURPLUS)
+            return
         try:
-            if isinstance(outcome, Rejection):
-                self.reject(outcome)
-            elif isinstance(outcome, PartialSum):
-                fold.merge(outcome)
-                self.weights.update(outcome.weights)
-                self.metrics.update(outcome.metrics)
-            else:
-                fold.add(outcome)
-                self.weights[outcome.client] = aggregator.weight_of(outcome)
-                self.metrics[outcome.client] = outcome.metrics
+            self.counted.extend(_folded(outcome, aggregator, fold))
         except (LayoutError, OverflowError) as error:
             reason = Reason(error.reason) if isinstance(error, LayoutError) else Reason.NORM
-            for client in clients:
-                self.reject(Rejection(client, reason, str(error)))
+            self._reject_all(clients, reason, str(error))
 
     def reject(self, rejection: Rejection) -> None:
         """Count a rejection under its reason, and log the first few of a round with what is known of them."""
@@ -68,10 +83,37 @@ class RoundProgress:
         if self.rejected.total() <= LOGGED_REJECTIONS:
             logger.warning("Round %d: rejected (%s) %s", self.round, rejection.reason, rejection)
 
-    def reject_late(self, clients: Sequence[str]) -> None:
-        """Count the clients whose reply had not come by the deadline."""
+    def reject_unanswered(self, clients: Sequence[str]) -> None:
+        """Count the clients without a reply: late, unless the round was complete without them."""
+        self._reject_all(clients, Reason.SURPLUS if self.complete else Reason.LATE)
+
+    def _reject_all(self, clients: Sequence[str], reason: Reason, detail: str = "") -> None:
         for client in clients:
-            self.reject(Rejection(client, Reason.LATE))
+            self.reject(Rejection(client, reason, detail))
+
+    def shortfall(self, min_replies: int) -> str:
+        """Return why the round cannot count, "" where it can."""
+        good, needed = len(self.counted), max(1, min_replies)
+        if good >= needed:
+            return ""
+        if not self.cohort:
+            return NOBODY_ONLINE if self.population else NOBODY_CONNECTED
+        return f"{good} of {len(self.cohort)} clients gave a good reply, but {needed} are needed ('min-replies')"
+
+    def skip(self, why: str) -> tuple[None, None]:
+        """Let the round not count; returns what Flower takes for no new weights and no metrics."""
+        self.skipped = why
+        logger.warning("Round %d skipped, the model stays as it is: %s", self.round, why)
+        return None, None
+
+    def end_run_if_hopeless(self, skipped: int, most: int) -> None:
+        """Raise StrategyError where this is the last of as many skipped rounds in a row as a run may have."""
+        if self.skipped and skipped >= most:
+            first = f" (the first: {self.first_rejection})" if self.first_rejection else ""
+            raise StrategyError(
+                f"The run ends after {skipped} skipped rounds in a row ('max-skipped-rounds'), the last because "
+                f"{self.skipped}{first}."
+            )
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -82,9 +124,14 @@ class RoundProgress:
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
+    def add_bytes(self, down: int, up: int) -> None:
+        """Count what a phase has sent and received."""
+        self.bytes_down += down
+        self.bytes_up += up
+
     def train_metrics(self) -> dict[str, float]:
         """Return the means over the clients that count, weighted as in the aggregate."""
-        rows = ((weight, self.metrics.get(client, {})) for client, weight in sorted(self.weights.items()))
+        rows = [(weight, metrics) for _, weight, metrics in self.counted]
         return {name: value for name, value in mean_metrics(rows).items() if name != "num-examples"}
 
     def record(self, central: Mapping[str, float] | None, federated: ClientScores | None) -> RoundRecord:
@@ -92,7 +139,7 @@ class RoundProgress:
         return RoundRecord(
             round=self.round,
             selected=tuple(self.cohort),
-            accepted=tuple(sorted(self.weights)),
+            accepted=tuple(sorted(client for client, _, _ in self.counted)),
             rejected=dict(self.rejected),
             skipped=bool(self.skipped),
             learning_rate=self.learning_rate,
@@ -102,4 +149,57 @@ class RoundProgress:
             bytes_down=self.bytes_down,
             bytes_up=self.bytes_up,
             seconds={**self.seconds, "total": time.perf_counter() - self.started},
+            simulated_seconds=self.simulated_seconds,
+            staleness=_spread(self.staleness),
         )
+
+
+@dataclass(frozen=True)
+class RoundInFlight:
+    """A round whose requests are written: from which weights, on which terms, and what is known of it so far.
+
+    ``described`` are the numbers of examples that the clients of the cohort gave before.
+    """
+
+    progress: RoundProgress
+    weights: GlobalWeights
+    terms: RoundTerms
+    described: Mapping[str, int]
+    letters: Correspondence
+
+    def fold(self, replies: Iterable[Message]) -> Fold:
+        """Fold the replies one by one as the iterable yields them, until all have come or the round is complete."""
+        progress, aggregator = self.progress, self.terms.composition.aggregator
+        fold = aggregator.start(self.weights.layout.size)
+        reader = self.terms.reader(self.weights, self.described)
+        for reply, asked in self.letters.answered(replies):
+            with progress.phase("aggregate"):
+                for outcome in reader.read(reply, asked):
+                    progress.take(outcome, aggregator, fold)
+            if progress.complete:
+                break
+        progress.reject_unanswered(self.letters.unanswered())
+        return fold
+
+
+def rate_of(settings: Mapping[str, ConfigRecordValues]) -> float | None:
+    """Return the learning rate of a round, where its settings name one."""
+    rate = settings.get("learning-rate")
+    return float(rate) if isinstance(rate, int | float) else None
+
+
+def _folded(
+    outcome: Update | PartialSum, aggregator: Aggregator, fold: Fold
+) -> list[tuple[str, float, Mapping[str, float]]]:
+    """Fold what was admitted and return who counts for how much."""
+    if isinstance(outcome, PartialSum):
+        fold.merge(outcome)
+        return [(client, weight, outcome.metrics.get(client, {})) for client, weight in outcome.weights.items()]
+    fold.add(outcome)
+    return [(outcome.client, aggregator.weight_of(outcome), outcome.metrics)]
+
+
+def _spread(staleness: Sequence[int]) -> dict[str, float] | None:
+    if not staleness:
+        return None
+    return {"mean": sum(staleness) / len(staleness), "largest": float(max(staleness))}

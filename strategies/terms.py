@@ -22,6 +22,7 @@ class RoundRules:
 
     ``max_skipped_rounds`` rounds in a row with fewer than ``min_replies`` good replies end the run with an error.
     ``clients_per_message`` bounds how many clients travel together; ``limits`` say what is believed of an update.
+    ``round_deadline`` is how long a client may take in a simulated world, in its seconds, 0 = as long as it likes.
     """
 
     min_replies: int = 1
@@ -31,6 +32,7 @@ class RoundRules:
     evaluate_every: int = 1
     federated_evaluate_every: int = 0
     federated_evaluate_clients: int = 0
+    round_deadline: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -40,19 +42,29 @@ class RoundTerms:
     composition: Composition
     limits: Limits
     privacy_config: Mapping[str, float]
+    deadline: float = 0.0
+    goal: int = 0
 
     @classmethod
-    def of(cls, composition: Composition, limits: Limits, cohort_size: int, privacy_state: State) -> RoundTerms:
-        """Settle the terms: no client may use up the range of the exact sum and so shut out the others."""
-        shared = replace(limits, max_contribution=share(max(1, cohort_size)))
-        return cls(composition, shared, composition.privacy.config(privacy_state))
+    def of(
+        cls, composition: Composition, rules: RoundRules, addends: int, privacy_state: State, goal: int = 0
+    ) -> RoundTerms:
+        """Settle the terms of a step that adds up so many updates, of which ``goal`` are enough (0 = it wants all).
+
+        No client may use up the range of the exact sum and so shut out the others.
+        """
+        limits = replace(rules.limits, max_contribution=share(max(1, addends)))
+        config = composition.privacy.config(privacy_state)
+        return cls(composition, limits, config, rules.round_deadline, goal)
 
     def settings(self) -> dict[str, ConfigRecordValues]:
-        """Return what the mods on the clients have to know."""
+        """Return what the mods on the clients, and the world they live in, have to know."""
         aggregator = self.composition.aggregator
         summed = aggregator.weighting if isinstance(aggregator, WeightedMean) else ""
         return {
             wire.SUMMED: summed if self.composition.takes_partial_sums else "",
+            wire.DEADLINE: self.deadline,
+            wire.GOAL: self.goal,
             **wire.limits_record(self.limits),
             **{f"privacy-{key}": value for key, value in self.privacy_config.items()},
         }

@@ -1,4 +1,4 @@
-"""Five parts: the identities, the seams with small fakes as later parts will fill them, and refused combinations."""
+"""The parts: the identities, the seams with small fakes as later parts will fill them, and refused combinations."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -163,8 +163,8 @@ def test_differential_privacy_fits_the_same_seam() -> None:
     [
         (
             {"aggregator": Median(), "codec": Masks()},
-            "The strategy 'test' cannot combine Masks with UniformSampler, Median, NoPrivacy, ServerSGD: Masks needs "
-            "an aggregate that is a weighted sum of the updates, so that partial sums are enough, which none of them "
+            "The strategy 'test' cannot combine Masks with UniformSampler, Median, NoPrivacy, ServerSGD, Synchronous: "
+            "Masks needs an aggregate that is a weighted sum of the updates, so that partial sums are enough, which none of them "
             "gives; change the key 'strategy'.",
         ),
         (
@@ -174,9 +174,9 @@ def test_differential_privacy_fits_the_same_seam() -> None:
         ),
         (
             {"aggregator": WeightedMean("examples"), "privacy": CountingDP()},
-            "The strategy 'test' cannot combine CountingDP with UniformSampler, Dense, WeightedMean, ServerSGD: "
-            "CountingDP needs every client to count the same, whatever it claims, which none of them gives; set the "
-            "key 'weighting' to 'uniform'.",
+            "The strategy 'test' cannot combine CountingDP with UniformSampler, Dense, WeightedMean, ServerSGD, "
+            "Synchronous: CountingDP needs every client to count the same, whatever it claims, which none of them "
+            "gives; set the key 'weighting' to 'uniform'.",
         ),
     ],
 )

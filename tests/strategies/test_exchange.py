@@ -22,6 +22,7 @@ class ScriptedGrid(InlineGrid):
     raises: dict[int, Exception] = field(default_factory=dict)
     lost: set[int] = field(default_factory=set)
     pulled_at_once: int = 0
+    next_arrivals = None  # type: ignore[assignment]  # to be polled, as Flower's own grids are
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         ids = list(super().push_messages(messages))

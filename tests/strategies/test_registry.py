@@ -5,6 +5,7 @@ import pytest
 from strategies.aggregators import WeightedMean
 from strategies.composition import Composition, Dense, NoPrivacy
 from strategies.errors import StrategyError
+from strategies.pace import Buffered
 from strategies.registry import STRATEGIES, Option, build
 from strategies.samplers import UniformSampler
 from strategies.server_optimizers import ServerSGD
@@ -22,6 +23,33 @@ def test_fedavg_from_its_keys() -> None:
     )
 
 
+def test_over_selection_belongs_to_the_sampler() -> None:
+    assert build("fedavg", {"clients-per-round": 10, "over-selection": 1.3}).sampler == UniformSampler(10, 1.3)
+
+
+def test_fedbuff_from_its_keys() -> None:
+    options: dict[str, Option] = {
+        "clients-per-round": 7,
+        "buffer-size": 3,
+        "concurrency": 5,
+        "staleness-exponent": 1,
+        "max-staleness": 9,
+    }
+    built = build("fedbuff", options)
+    assert built == Composition(
+        "fedbuff", UniformSampler(7), Dense(), WeightedMean(), NoPrivacy(), ServerSGD(), Buffered(3, 5, 1.0, 9)
+    )
+    assert not built.takes_partial_sums
+
+
+@pytest.mark.parametrize(("per_round", "concurrency", "expected"), [(20, 0, 20), (20, 5, 5), (0, 0, 0)])
+def test_fedbuff_trains_as_many_at_a_time_as_a_round_would_have(
+    per_round: int, concurrency: int, expected: int
+) -> None:
+    built = build("fedbuff", {"clients-per-round": per_round, "concurrency": concurrency})
+    assert isinstance(built.pace, Buffered) and built.pace.concurrency == expected
+
+
 @pytest.mark.parametrize("name", sorted(STRATEGIES))
 def test_every_strategy_can_be_built_without_options_and_knows_its_name(name: str) -> None:
     assert build(name, {}).name == name
@@ -30,9 +58,12 @@ def test_every_strategy_can_be_built_without_options_and_knows_its_name(name: st
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("fedavgg", "The key 'strategy' is 'fedavgg', but must be one of ['fedavg']: did you mean 'fedavg'?"),
-        ("FedAvg", "The key 'strategy' is 'FedAvg', but must be one of ['fedavg']: did you mean 'fedavg'?"),
-        ("zzz", "The key 'strategy' is 'zzz', but must be one of ['fedavg']."),
+        (
+            "fedavgg",
+            "The key 'strategy' is 'fedavgg', but must be one of ['fedavg', 'fedbuff']: did you mean 'fedavg'?",
+        ),
+        ("FedAvg", "The key 'strategy' is 'FedAvg', but must be one of ['fedavg', 'fedbuff']: did you mean 'fedavg'?"),
+        ("zzz", "The key 'strategy' is 'zzz', but must be one of ['fedavg', 'fedbuff']."),
     ],
 )
 def test_unknown_names(name: str, sentence: str) -> None:
@@ -52,6 +83,8 @@ def test_unknown_names(name: str, sentence: str) -> None:
         ({"weighting": "size"}, "'weighting' is 'size', but must be one of"),
         ({"server-learning-rate": "fast"}, "'server-learning-rate' is 'fast', but must be a number"),
         ({"server-learning-rate": False}, "'server-learning-rate' is False, but must be a number"),
+        ({"over-selection": 0.9, "clients-per-round": 3}, "'over-selection' is 0.9, but must be 1"),
+        ({"over-selection": 1.5}, "'over-selection' is 1.5, but every client is asked already"),
         ({"server-learning-rate": 0.0}, "'server-learning-rate' is 0.0, but must be a finite number above 0"),
     ],
 )

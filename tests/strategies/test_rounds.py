@@ -45,14 +45,14 @@ def test_what_the_fold_refuses_is_rejected_whole_and_changes_nothing() -> None:
     progress.take(partial({"b": (2.0, 2.0), "c": (3.0, 5.0)}), uniform, fold)
     assert progress.rejected == {"weight": 2}
     np.testing.assert_array_equal(fold.result(), np.ones(2, np.float32))
-    assert progress.weights == {"a": 1.0}
+    assert progress.counted == [("a", 1.0, {})]
 
 
 def test_a_sum_that_would_leave_its_range_is_rejected_as_norm() -> None:
     fold, progress = MEAN.start(2), RoundProgress(1, ["a", "b"])
     progress.take(update("a", 2.0**30, 1.0), MEAN, fold)
     progress.take(update("b", 2.0**30, 1.0), MEAN, fold)
-    assert progress.rejected == {"norm": 1} and list(progress.weights) == ["a"]
+    assert progress.rejected == {"norm": 1} and [client for client, _, _ in progress.counted] == ["a"]
     np.testing.assert_array_equal(fold.result(), np.full(2, 2.0**30, np.float32))
 
 
@@ -60,7 +60,7 @@ def test_only_the_first_rejections_of_a_round_are_logged(caplog: pytest.LogCaptu
     progress = RoundProgress(4, [])
     with caplog.at_level(logging.WARNING):
         progress.reject(Rejection("0", Reason.ERROR, "ValueError: no disk"))
-        progress.reject_late([str(k) for k in range(1, 1000)])
+        progress.reject_unanswered([str(k) for k in range(1, 1000)])
     assert len(caplog.records) == 3
     assert caplog.records[0].getMessage() == "Round 4: rejected (error) client 0: ValueError: no disk"
     assert progress.rejected == {"error": 1, "late": 999}

@@ -107,6 +107,7 @@ class WireGrid(InlineGrid):
     tamper: Callable[[Message, list[str]], Iterable[Message]] | None = None
     received: list[Message] = field(default_factory=list)
     keep: bool = False
+    next_arrivals = None  # type: ignore[assignment]  # to be polled, as Flower's own grids are
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         for message_id in message_ids:

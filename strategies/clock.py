@@ -1,0 +1,63 @@
+"""The clock of a run: that of the wall in a deployment, a simulated one where the grid is a world of virtual clients.
+
+A simulated world says who is online and how late it is; nothing sleeps in it. Everything else about it (who is slow,
+who drops out, when clients are awake) is the grid's own affair.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
+
+from strategies.population import ClientInfo, Population
+
+
+@runtime_checkable
+class World(Protocol):
+    """What a grid offers besides Flower's interface where its clients live in simulated time."""
+
+    def now(self) -> float:
+        """Return the simulated seconds since the start of the run."""
+
+    def online(self, clients: Sequence[str]) -> list[str]:
+        """Return those of these clients that can be selected now."""
+
+    def wait_for_clients(self) -> bool:
+        """Move the clock to when some client is online; False where none ever will be."""
+
+
+def clock_of(grid: object) -> Callable[[], float]:
+    """Return what tells the time in seconds: the grid's own clock in a world, else one that never goes back."""
+    return grid.now if isinstance(grid, World) else time.monotonic
+
+
+def simulated_seconds(grid: object) -> float | None:
+    """Return the simulated seconds since the start of the run; None where time is real."""
+    return grid.now() if isinstance(grid, World) else None
+
+
+def online(grid: object, population: Population) -> Sequence[ClientInfo]:
+    """Return the clients that can be selected now, sorted by id; all of them where time is real.
+
+    To ask a world about everybody takes time that grows with the population; nothing else in a round does.
+    """
+    if not isinstance(grid, World):
+        return population.clients
+    present = grid.online(population.ids)
+    if len(present) == len(population):
+        return population.clients
+    return [population[client] for client in sorted(present)]
+
+
+def await_online(grid: object, population: Population) -> Sequence[ClientInfo]:
+    """Return the clients that can be selected, as soon as there are some; none where nobody will ever be online."""
+    present = online(grid, population)
+    while not present and len(population) and isinstance(grid, World) and grid.wait_for_clients():
+        present = online(grid, population)
+    return present
+
+
+def is_online(grid: object, client: str) -> bool:
+    """Tell whether one client can be selected now."""
+    return not isinstance(grid, World) or bool(grid.online([client]))

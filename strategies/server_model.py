@@ -1,0 +1,56 @@
+"""The server's own half of a round: what it remembers between rounds, and how a step moves the weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from flwr.app import ArrayRecord
+
+from strategies import wire
+from strategies.aggregators import Fold
+from strategies.composition import Composition
+from strategies.layout import ModelLayout
+from strategies.updates import FloatVector, State
+
+
+@dataclass
+class ServerModel:
+    """The states of privacy and server optimizer, and the weights that were read or made last.
+
+    These are kept as the record that is sent and as the flat vector that is stepped, so that a round need not read what
+    the one before it has just written.
+    """
+
+    composition: Composition
+    privacy_state: State = field(default_factory=dict)
+    optimizer_state: State = field(default_factory=dict)
+    _last: tuple[ArrayRecord, wire.GlobalWeights] | None = None
+    _started: bool = False
+
+    def weights_of(self, record: ArrayRecord) -> wire.GlobalWeights:
+        """Return the weights in a record; the first of a run also begin the states."""
+        if self._last is None or self._last[0] is not record:
+            self._last = record, wire.read_weights(record)
+        weights = self._last[1]
+        if not self._started:
+            self.privacy_state = self.composition.privacy.init(weights.layout.size)
+            self.optimizer_state = self.composition.server_optimizer.init(weights.layout.size)
+            self._started = True
+        return weights
+
+    def step(self, fold: Fold, weights: wire.GlobalWeights, round: int) -> ArrayRecord | None:
+        """Return the weights moved by what was folded; None, and nothing is changed, where they would not be finite."""
+        delta, privacy_state = self.composition.privacy.finish(fold, self.privacy_state, round)
+        flat, optimizer_state = self.composition.server_optimizer.step(weights.flat, delta, self.optimizer_state)
+        if not np.isfinite(flat).all():
+            return None
+        self.privacy_state, self.optimizer_state = privacy_state, optimizer_state
+        return self._record_of(weights.layout, flat)
+
+    def _record_of(self, layout: ModelLayout, flat: FloatVector) -> ArrayRecord:
+        flat.flags.writeable = False
+        arrays = layout.unflatten(flat)
+        record = wire.array_record(dict(zip(layout.names, arrays, strict=True)))
+        self._last = record, wire.GlobalWeights(layout, arrays, flat)
+        return record
