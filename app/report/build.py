@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-import jinja2
 
 from app import atomic
 from app.errors import UserError
@@ -15,7 +12,7 @@ from app.report import findings
 from app.report.client_charts import fan_chart, histogram_chart, label_chart
 from app.report.curves import Line, Unit, learning_lines, line_chart, run_lines, smoothed_chart
 from app.report.figure import Chart, Key, series_colour, series_dash
-from app.report.page_style import STYLE
+from app.report.page_frame import render_page
 from app.report.page_template import PAGE
 from app.report.reading import Round, Run, read_run
 from app.report.round_charts import participation_chart, seconds_chart
@@ -44,16 +41,12 @@ def write_report(run_dirs: Sequence[Path], output: Path | None = None) -> Path:
 
 def render(runs: Sequence[Run]) -> str:
     """Return the page as HTML. Everything that comes from a run is escaped."""
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     names = findings.labels(runs)
     keys = [Key(name, series_colour(slot), series_dash(slot)) for slot, name in enumerate(names)]
     views = [_view(run, key, f"run{position}") for position, (run, key) in enumerate(zip(runs, keys, strict=True))]
-    return environment.from_string(PAGE).render(
-        style=STYLE,
-        title=names[0] if len(runs) == 1 else f"{len(runs)} runs compared",
-        written=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+    return render_page(
+        PAGE,
+        names[0] if len(runs) == 1 else f"{len(runs)} runs compared",
         views=views,
         comparison=_comparison(runs, keys) if len(runs) > 1 else None,
     )

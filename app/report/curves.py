@@ -40,6 +40,19 @@ class Line:
     measure: Measure
 
 
+@dataclass(frozen=True)
+class Trace:
+    """Points to draw, with a band around them if there is one: ``low`` and ``high`` at each point, float64.
+
+    A faint one is there to be seen among all others, but has no entry in the legend.
+    """
+
+    key: Key
+    points: Curve
+    band: tuple[np.ndarray, np.ndarray] | None = None
+    faint: bool = False
+
+
 def learning_lines(run: Run, value: Literal["accuracy", "loss"]) -> list[Line]:
     """Return the three views of one run's learning: central, on the clients' test parts, and as trained."""
     names: tuple[tuple[str, Literal["train", "central", "federated"]], ...] = (
@@ -60,46 +73,48 @@ def run_lines(runs: Sequence[Run], labels: Sequence[str], measure: Measure) -> l
 
 def line_chart(name: str, title: str, lines: Sequence[Line], over: Over, unit: Unit) -> Chart | None:
     """Draw curves over rounds, seconds or bytes. Gaps are values that are not finite."""
-    return _chart(name, title, lines, [curve(line.run, line.measure, over) for line in lines], over, unit)
+    traces = [Trace(line.key, curve(line.run, line.measure, over)) for line in lines]
+    return trace_chart(name, title, traces, over, unit)
 
 
 def smoothed_chart(name: str, title: str, lines: Sequence[Line], unit: Unit) -> Chart | None:
     """Draw what jumps from round to round, such as participation: means of bins, at most 60 on the longest curve."""
     curves = [curve(line.run, line.measure) for line in lines]
     size = bin_size(max(map(len, curves), default=0), SMOOTHED_POINTS)
-    chart = _chart(name, title, lines, [smoothed(points, size) for points in curves], "rounds", unit, WIDE)
+    traces = [Trace(line.key, smoothed(points, size)) for line, points in zip(lines, curves, strict=True)]
+    chart = trace_chart(name, title, traces, "rounds", unit, WIDE)
     if chart is None or size == 1:
         return chart
     return replace(chart, caption=f"Each point is the mean of {size} rounds.")
 
 
-def _chart(
+def trace_chart(
     name: str,
     title: str,
-    lines: Sequence[Line],
-    curves: list[Curve],
+    traces: Sequence[Trace],
     over: Over,
     unit: Unit,
     size: tuple[float, float] = SMALL,
 ) -> Chart | None:
-    if not curves:
+    """Draw traces, the first ones on top; None where there are none."""
+    if not traces:
         return None
-    label, factor = _unit_of_x(over, max(points.x.max() for points in curves))
-    curves = [Curve(points.x / factor, points.y) for points in curves]
+    label, factor = _unit_of_x(over, max(trace.points.x.max() for trace in traces))
     with drawing(name, *size) as canvas:
         axes = canvas.axes
         axes.set_xlabel(label)
         axes.xaxis.set_major_locator(MaxNLocator(7, integer=over == "rounds", steps=ROUND_STEPS, min_n_ticks=1))
-        for line, points in zip(lines, curves, strict=True):
-            _draw(axes, line.key, points)
-        finite = np.concatenate([points.y[np.isfinite(points.y)] for points in curves])
+        for trace in reversed(traces):
+            _draw(axes, trace, factor)
+        finite = np.concatenate(
+            [_finite(values) for trace in traces for values in (trace.points.y, *(trace.band or ()))]
+        )
         _scale_y(axes, finite, unit)
-        if len(curves) == 1 and len(finite):
-            _label_end(axes, curves[0], unit)
-    alt = f"{title}: " + "; ".join(
-        f"{line.key.label} {_in_words(points, unit)}" for line, points in zip(lines, curves, strict=True)
-    )
-    return Chart(title, alt, canvas.svg, tuple(line.key for line in lines))
+        if len(traces) == 1 and len(finite):
+            _label_end(axes, traces[0].points, factor, unit)
+    shown = [trace for trace in traces if not trace.faint]
+    alt = f"{title}: " + "; ".join(f"{trace.key.label} {_in_words(trace.points, unit)}" for trace in shown)
+    return Chart(title, alt, canvas.svg, tuple(trace.key for trace in shown))
 
 
 def show(value: float, unit: Unit) -> str:
@@ -109,12 +124,23 @@ def show(value: float, unit: Unit) -> str:
     return {"share": percent, "loss": lambda loss: f"{loss:.4g}", "seconds": human_seconds}[unit](value)
 
 
-def _draw(axes: Axes, key: Key, points: Curve) -> None:
-    marker = "o" if len(points) <= MARKED_POINTS else ""
+def _draw(axes: Axes, trace: Trace, factor: float) -> None:
+    x, y, key = trace.points.x / factor, trace.points.y, trace.key
+    if trace.band is not None:
+        axes.fill_between(x, *map(_gapped, trace.band), color=key.colour, alpha=0.18, linewidth=0)
+    marker = "o" if len(x) <= MARKED_POINTS and not trace.faint else ""
     axes.plot(
-        points.x, np.where(np.isfinite(points.y), points.y, np.nan), color=key.colour, ls=line_style(key.dash),
-        marker=marker, markersize=6 if len(points) == 1 else 3.5, markeredgewidth=0, clip_on=False,
+        x, _gapped(y), color=key.colour, ls=line_style(key.dash), lw=1 if trace.faint else None,
+        marker=marker, markersize=6 if len(x) == 1 else 3.5, markeredgewidth=0, clip_on=False,
     )  # fmt: skip
+
+
+def _gapped(values: np.ndarray) -> np.ndarray:
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    return values[np.isfinite(values)]
 
 
 def _scale_y(axes: Axes, finite: np.ndarray, unit: Unit) -> None:
@@ -144,11 +170,10 @@ def _unit_of_x(over: Over, largest: float) -> tuple[str, float]:
     return f"{title} ({unit})", factor
 
 
-def _label_end(axes: Axes, points: Curve, unit: Unit) -> None:
-    if math.isfinite(points.y[-1]):
-        axes.annotate(
-            show(points.y[-1], unit), (points.x[-1], points.y[-1]), (0, 6), textcoords="offset points", ha="right"
-        )
+def _label_end(axes: Axes, points: Curve, factor: float, unit: Unit) -> None:
+    x, y = points.x[-1] / factor, points.y[-1]
+    if math.isfinite(y):
+        axes.annotate(show(y, unit), (x, y), (0, 6), textcoords="offset points", ha="right")
 
 
 def _in_words(points: Curve, unit: Unit) -> str:

@@ -1,54 +1,8 @@
-"""The page as a Jinja template. A Python string, because a Flower bundle carries no .html files."""
+"""The page of one run or of several, as a Jinja template: a Python string, as Flower bundles carry no .html."""
 
 PAGE = """\
-{% macro swatch(key) %}
-{% if key.kind == "ramp" %}
-<span class="ramp" style="background: linear-gradient(90deg, transparent, {{ key.css }})"></span>
-{% else %}
-<svg class="swatch" width="22" height="12" aria-hidden="true">
-{% if key.kind == "line" %}
-<line x1="1" y1="6" x2="21" y2="6" stroke-width="2.5" style="stroke: {{ key.css }}" stroke-dasharray="{{ key.dash }}"/>
-{% else %}
-<rect x="4" y="0" width="14" height="12" rx="3"
- style="fill: {{ key.css }}; fill-opacity: {{ '0.35' if key.kind == 'band' else '1' }}"/>
-{% endif %}
-</svg>
-{% endif %}
-{% endmacro %}
-
-{% macro legend(keys) %}
-<ul class="legend">
-{% for key in keys %}<li>{{ swatch(key) }}{{ key.label }}</li>{% endfor %}
-</ul>
-{% endmacro %}
-
-{% macro chart_card(chart, with_legend=true) %}
-<figure class="card">
-<figcaption><h3>{{ chart.title }}</h3>
-{% if with_legend and chart.legend %}{{ legend(chart.legend) }}{% endif %}</figcaption>
-<div class="plot" role="img" aria-label="{{ chart.alt }}">{{ chart.svg }}</div>
-{% if chart.caption %}<p class="caption">{{ chart.caption }}</p>{% endif %}
-</figure>
-{% endmacro %}
-
-{% macro pairs(rows, kind="") %}
-<dl class="card pairs {{ kind }}">
-{% for name, value in rows %}<div><dt>{{ name }}</dt><dd>{{ value if value != "" else '""' }}</dd></div>{% endfor %}
-</dl>
-{% endmacro %}
-
-{% macro curve_rows(rows) %}
-{{ legend(rows[0][0].legend) }}
-{% for charts in rows %}
-<div class="three row">{% for chart in charts %}{{ chart_card(chart, false) }}{% endfor %}</div>
-{% endfor %}
-{% endmacro %}
-
-{% macro notes_list(notes) %}
-{% if notes %}
-<ul class="notes" role="note">{% for note in notes %}<li>{{ note }}</li>{% endfor %}</ul>
-{% endif %}
-{% endmacro %}
+{% extends "frame" %}
+{% from "macros" import chart_card, curve_rows, legend, notes_list, pairs, tiles %}
 
 {% macro run_sections(view) %}
 {% if view.learning %}
@@ -99,32 +53,14 @@ metrics.jsonl.</p>{% endif %}</div></details>
 {% endif %}
 {% endmacro %}
 
-{% macro tiles(figures) %}
-<dl class="tiles">
-{% for figure in figures %}
-<div class="tile"><dt>{{ figure.label }}</dt><dd class="value">{{ figure.value }}</dd>
-<dd class="detail">{{ figure.detail }}</dd></div>
-{% endfor %}
-</dl>
-{% endmacro %}
-
 {% macro run_head(view) %}
 <p class="subtitle"><span class="state {{ view.state }}">{{ view.state }}</span>{{ view.subtitle }}</p>
 {{ notes_list(view.notes) }}
 {{ tiles(view.headline) }}
 {% endmacro %}
 
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{{ title }} – fedkeras</title>
-<style>{{ style|safe }}</style>
-</head>
-<body>
-<main>
+{% block source %}from the run director{{ "y" if comparison is none else "ies" }}{% endblock %}
+{% block page %}
 <header>
 <p class="eyebrow">fedkeras · federated learning report</p>
 <h1>{{ title }}</h1>
@@ -174,9 +110,5 @@ metrics.jsonl.</p>{% endif %}</div></details>
 <div class="inside">{{ run_head(view) }}{{ run_sections(view) }}</div></details>
 {% endfor %}
 {% endif %}
-<footer>Written {{ written }} from the run director{{ "y" if comparison is none else "ies" }}. This page needs no
-network: keep it, mail it, print it.</footer>
-</main>
-</body>
-</html>
+{% endblock %}
 """
