@@ -75,14 +75,14 @@ def judge(update: Update, size: int, limits: Limits, described: Mapping[str, int
         return Reason.DTYPE
     if delta.shape != (size,):
         return Reason.SHAPE
-    largest = max(float(np.max(delta)), -float(np.min(delta)))  # NaN and infinities come through both
+    largest = update.largest
     if not math.isfinite(largest):
         return Reason.NOT_FINITE
     if not _allow_weight(update.client, update.weight, limits, described):
         return Reason.WEIGHT
     if max(1.0, update.weight) * largest > limits.max_contribution:
         return Reason.NORM
-    if limits.max_norm and norm(delta) > limits.max_norm:
+    if limits.max_norm and _may_exceed(largest, size, limits.max_norm) and norm(delta) > limits.max_norm:
         return Reason.NORM
     return None
 
@@ -112,6 +112,11 @@ def judge_partial(
 
 def _allow_weight(client: str, weight: float, limits: Limits, described: Mapping[str, int]) -> bool:
     return limits.allow_weight(weight) and weight <= described.get(client, math.inf)
+
+
+def _may_exceed(largest: float, size: int, max_norm: float) -> bool:
+    """Tell whether a vector could be longer: sqrt(size) * max|delta| bounds the norm, and costs nothing."""
+    return largest * math.sqrt(size) > max_norm * (1 - 2.0**-40)  # a margin above all roundings
 
 
 def norm(delta: FloatVector) -> float:

@@ -90,7 +90,7 @@ class _MeanFold:
     total: FixedPointSum
 
     def add(self, update: Update) -> None:
-        self.total.add(update.delta, self.rule.weight_of(update))
+        self.total.add(update.delta, self.rule.weight_of(update), update.largest)
 
     def merge(self, partial: PartialSum) -> None:
         if self.rule.weighting == "uniform" and any(weight != 1.0 for weight in partial.weights.values()):

@@ -7,7 +7,8 @@
 - ``delta_mod`` (innermost) turns the handler's full arrays into one flat update, local - global.
 
 What later transforms an update on its way (clip, compress, mask) is a mod between these two. The handler finds its
-client in the config as ``client`` and the seed of everything random as ``seed``.
+client in the config as ``client``, the seed of everything random as ``seed`` and, as ``share``, what part of its steps
+it is to do.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, ConfigRecordValues, Context, Message, RecordDict
+from flwr.app import Array, ConfigRecord, ConfigRecordValues, Context, Message, RecordDict
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from strategies import wire
@@ -33,11 +36,27 @@ logger = logging.getLogger(__name__)
 
 DETAIL_LENGTH = 500
 BEGINNING, OMISSION = 80, " ... "
+OF_MESSAGE = frozenset({wire.CLIENTS, wire.SEEDS, wire.SHARES, wire.PART})  # settings that are no single client's
+
+_raised: ContextVar[bool] = ContextVar("client errors are raised", default=False)
 
 
 def client_mods() -> list[Mod]:
     """Return the mods of a client, outermost first, to be passed to ``@app.train`` and ``@app.evaluate``."""
     return [packing_mod, delta_mod]
+
+
+@contextmanager
+def client_errors_raised() -> Iterator[None]:
+    """Let the exception of a client through, with its own stack trace, instead of answering with a rejection.
+
+    For debugging in one process: it holds for what is called inside, in this thread.
+    """
+    token = _raised.set(True)
+    try:
+        yield
+    finally:
+        _raised.reset(token)
 
 
 def delta_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
@@ -66,10 +85,13 @@ def packing_mod(message: Message, context: Context, call_next: ClientAppCallable
     request = message.content
     pack = Pack.for_request(config)
     for client, client_config in each_client(config):
-        message.content = RecordDict({**request, wire.CONFIG: client_config})
+        message.content = request.copy()  # of the mapping, not of what is in it
+        message.content[wire.CONFIG] = client_config
         try:
             pack.add(client, _content(call_next(message, context)))
         except Exception as error:
+            if _raised.get():
+                raise
             logger.exception("Client %s failed", client)
             pack.reject(client, error)
     message.content = request
@@ -83,14 +105,22 @@ def _content(reply: Message) -> RecordDict:
 
 
 def each_client(config: ConfigRecord) -> Iterator[tuple[str, ConfigRecord]]:
-    """Split the settings of a packed request into those of each client: lists named ``*s`` become one value each."""
+    """Split the settings of a packed request into those of each client: lists named ``*s`` become one value each.
+
+    The share of its steps that a client is to do is 1 where the request says nothing.
+    """
     clients = wire.text_list(config, wire.CLIENTS)
     seeds = wire.int_list(config, wire.SEEDS)
-    if len(seeds) != len(clients):
-        raise StrategyError(f"The message lists {len(clients)} clients but {len(seeds)} seeds.")
-    common = {key: value for key, value in config.items() if key not in (wire.CLIENTS, wire.SEEDS)}
-    for client, seed in zip(clients, seeds, strict=True):
-        yield client, ConfigRecord({**common, wire.CLIENT: client, wire.SEED: seed})
+    shares = wire.float_list(config, wire.SHARES) if wire.SHARES in config else [1.0] * len(clients)
+    for values, named in ((seeds, "seeds"), (shares, "shares")):
+        if len(values) != len(clients):
+            raise StrategyError(f"The message lists {len(clients)} clients but {len(values)} {named}.")
+    if not all(0 < share <= 1 for share in shares):
+        raise StrategyError(f"The shares of a message must be above 0 and at most 1, but are {shares}.")
+    common = {key: value for key, value in config.items() if key not in OF_MESSAGE}
+    for client, seed, share in zip(clients, seeds, shares, strict=True):
+        own = {**common, wire.CLIENT: client, wire.SEED: seed, wire.SHARE: share}
+        yield client, wire.filled(ConfigRecord(), own)
 
 
 @dataclass
@@ -108,9 +138,12 @@ class Pack:
 
     @classmethod
     def for_request(cls, config: ConfigRecord) -> Pack:
-        """Read from a request how its answer has to look; a single client always answers with its own update."""
-        summed = str(config.get(wire.SUMMED, ""))
-        return cls(wire.limits_of(config), summed if len(wire.text_list(config, wire.CLIENTS)) > 1 else "")
+        """Read from a request how its answer has to look.
+
+        A single client answers with its own update, unless the request is a part of a larger one that is to be summed.
+        """
+        several = len(wire.text_list(config, wire.CLIENTS)) > 1 or bool(config.get(wire.PART, False))
+        return cls(wire.limits_of(config), str(config.get(wire.SUMMED, "")) if several else "")
 
     def add(self, client: str, content: RecordDict) -> None:
         """Take the handler's result for one client, unless its update has to be rejected."""
@@ -140,12 +173,12 @@ class Pack:
         reason = judge(update, update.delta.size, self.limits)
         if reason is None:
             self.total = self.total or FixedPointSum(update.delta.size)
-            self.total.add(update.delta, WeightedMean(self.summed).weight_of(update))
+            self.total.add(update.delta, WeightedMean(self.summed).weight_of(update), update.largest)
         return reason
 
     def content(self) -> RecordDict:
         """Return the records of the reply."""
-        arrays = ArrayRecord(self.updates) if self.total is None else wire.array_record(self.total.to_arrays())
+        arrays = wire.record_of(self.updates) if self.total is None else wire.array_record(self.total.to_arrays())
         pack: dict[str, ConfigRecordValues] = {
             wire.VERSION: wire.WIRE_VERSION,
             wire.SUMMED: self.total is not None,

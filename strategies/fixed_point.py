@@ -1,19 +1,24 @@
-"""Sums of weighted updates that do not depend on order: exact 64-bit integers instead of rounding floats.
+"""Sums of weighted updates that do not depend on order: exact whole numbers instead of rounding floats.
 
-Each ``weight * delta`` is rounded once to a multiple of 2^-32 and added as an int64. Integer addition is associative,
-so the result is the same to the bit for any order of replies, any packing of clients into messages and any tree of
-partial sums. The weights are kept one by one and added with `math.fsum`, which is exactly rounded, so order-free too.
+Each ``weight * delta`` is rounded once to a multiple of 2^-32 and added exactly. Such addition is associative, so the
+result is the same to the bit for any order of replies, any packing of clients into messages and any tree of partial
+sums. The weights are kept one by one and added with `math.fsum`, which is exactly rounded, so order-free too.
 
 Error: with n updates of total weight W the mean is off by at most 2^-33 * n / W before it is rounded to float32, as
 long as ``weight * delta`` itself is exact in float64 (integer weights up to 2^29); other weights add a relative 2^-53.
 Range: the sum of ``weight * max|delta|`` must stay below 2^31. That is checked before anything is added, with the very
 integers that are added, so the check is exact and no sum can wrap around.
+
+The whole numbers are held as float64 while none can exceed 2^53 (a sum of ``weight * max|delta|`` of 2^21), up to which
+float64 adds whole numbers exactly, and as int64 beyond, as on the wire: the numbers are the same, but turning every
+update into int64 takes as long as all else together.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,10 +29,12 @@ FRACTION_BITS = 32
 SCALE = 2.0**FRACTION_BITS
 MIN_WEIGHT = 2.0**-16
 MAX_WEIGHT = 2.0**53
-BLOCK = 16_384
+BLOCK = 32_768  # elements at a time, whose temporaries stay in a core's own cache
+_EXACT_IN_FLOAT64 = 2**53
 _INT64_MAX = 2**63 - 1
 
 FloatVector = npt.NDArray[np.float32]
+WholeNumbers = npt.NDArray[Any]  # float64 or int64
 
 
 def share(num_clients: int) -> float:
@@ -35,23 +42,26 @@ def share(num_clients: int) -> float:
     return 2.0**30 / num_clients
 
 
-class FixedPointSum:
-    """The exact sum of ``weight * delta`` over clients, in place, with temporaries of one block of `BLOCK` elements.
+def largest_absolute(values: WholeNumbers | FloatVector) -> float | int:
+    """Return the largest absolute value, 0 of none; NaN or infinite where one of the values is."""
+    if not values.size:
+        return 0
+    return max(np.maximum.reduce(values).item(), -np.minimum.reduce(values).item())  # NaN comes through both
 
-    ``weights`` holds the weight of each update added, in the order of addition.
+
+class FixedPointSum:
+    """The exact sum of ``weight * delta`` over clients, with temporaries of one block of `BLOCK` elements.
+
+    ``weights`` holds the weight of each update added, in the order of addition. Sums that were merged or have travelled
+    share their numbers in memory until one of them has to change.
     """
 
     def __init__(self, size: int) -> None:
-        self._total = np.zeros(size, dtype=np.int64)
-        self._bound = 0  # of the absolute values of _total, as a Python integer: it cannot wrap around
-        self._scaled = np.empty(min(size, BLOCK), dtype=np.float64)
-        self._rounded = np.empty(min(size, BLOCK), dtype=np.int64)
+        self.size = size  # length of the vectors
         self.weights: list[float] = []
-
-    @property
-    def size(self) -> int:
-        """Length of the vectors."""
-        return len(self._total)
+        self._bound = 0  # of the absolute values of _total, as a Python integer: it cannot wrap around
+        self._total: WholeNumbers | None = None  # while nothing was added
+        self._shared = False  # whether _total may be seen by others, so that it must not be written into
 
     @property
     def count(self) -> int:
@@ -62,24 +72,20 @@ class FixedPointSum:
         """Sum of the weights, exactly rounded."""
         return math.fsum(self.weights)
 
-    def add(self, delta: FloatVector, weight: float) -> None:
+    def add(self, delta: FloatVector, weight: float, largest: float | None = None) -> None:
         """Add ``weight * delta``; either all of it is added or, when this raises, nothing.
 
-        Raises LayoutError for a wrong shape or dtype or a weight outside [2^-16, 2^53], ValueError for a delta that
-        is not finite, OverflowError when the sum could leave its range.
+        ``largest`` is max|delta|, where the caller knows it already. Raises LayoutError for a wrong shape or dtype or a
+        weight outside [2^-16, 2^53], ValueError for a delta that is not finite, OverflowError when the sum could leave
+        its range.
         """
         self._check(delta, weight)
-        largest = float(max(np.max(delta), -np.min(delta))) if len(delta) else 0.0  # NaN if there is one
+        largest = largest_absolute(delta) if largest is None else largest
         if not math.isfinite(largest):
             raise ValueError("An update that holds NaN or an infinite value cannot be added.")
         factor = weight * SCALE  # exact: a power of two
         bound = self._raised_bound(round(factor * largest))  # rounds to even as np.rint does
-        for block in self._blocks():
-            scaled, rounded = self._scaled[: block.stop - block.start], self._rounded[: block.stop - block.start]
-            np.multiply(delta[block], factor, out=scaled, dtype=np.float64)
-            np.rint(scaled, out=scaled)
-            np.copyto(rounded, scaled, casting="unsafe")
-            np.add(self._total[block], rounded, out=self._total[block])
+        self._add_rounded(delta, factor, self._writable(_kind(bound)))
         self._bound = bound
         self.weights.append(float(weight))
 
@@ -91,7 +97,13 @@ class FixedPointSum:
         if other.size != self.size:
             raise LayoutError("shape", f"A sum of {self.size} elements cannot take in one of {other.size}.")
         bound = self._raised_bound(other._bound)
-        np.add(self._total, other._total, out=self._total)
+        if self._total is None:
+            self._total, self._shared, other._shared = other._total, True, True
+        elif other._total is not None:
+            kind = self._total.dtype if bound <= _EXACT_IN_FLOAT64 else np.dtype(np.int64)
+            mine, theirs = self._total.astype(kind, copy=False), other._total.astype(kind, copy=False)
+            reusable = mine is not self._total or not self._shared
+            self._total, self._shared = np.add(mine, theirs, out=mine if reusable else None), False
         self._bound = bound
         self.weights.extend(other.weights)
 
@@ -104,30 +116,31 @@ class FixedPointSum:
     def divided_by(self, divisor: float) -> FloatVector:
         """Return sum / divisor [size], float32: for a rule that divides by something else than the weights' sum."""
         quotient = np.empty(self.size, dtype=np.float32)
-        for block in self._blocks():
-            np.divide(self._total[block], divisor * SCALE, out=quotient[block], dtype=np.float64, casting="same_kind")
+        for block, values in self._scaled_blocks(divisor * SCALE):
+            quotient[block] = values
         return quotient
 
     def largest(self) -> float:
         """Return the largest absolute value of the sum."""
-        return self._largest_integer() / SCALE
+        return largest_absolute(self._numbers()) / SCALE
 
     def norm(self) -> float:
         """Return the Euclidean norm of the sum."""
-        squares = 0.0
-        for block in self._blocks():
-            values = self._scaled[: block.stop - block.start]
-            np.divide(self._total[block], SCALE, out=values)
-            squares += float(np.sum(np.square(values, out=values)))
-        return math.sqrt(squares)
+        squares = (float(np.sum(np.square(values, out=values))) for _, values in self._scaled_blocks(SCALE))
+        return math.sqrt(math.fsum(squares))
 
     def to_arrays(self) -> dict[str, npt.NDArray[np.generic]]:
-        """Return the sum as arrays that can travel: ``total`` int64 [size], not a copy; ``weights`` float64 [count]."""
+        """Return the sum as arrays that can travel: ``total`` int64 [size] and ``weights`` float64 [count].
+
+        They stay as they are whatever is added later.
+        """
+        self._total = self._as_integers()
+        self._shared = True
         return {"total": self._total, "weights": np.asarray(self.weights, dtype=np.float64)}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[np.generic]], size: int) -> FixedPointSum:
-        """Take over what `to_arrays` gave, in another process; ``total`` is copied.
+        """Take over what `to_arrays` gave, in another process. ``total`` is not copied: it must not change any more.
 
         Nothing that is sent is believed: raises LayoutError for missing arrays, a wrong shape or dtype, or weights
         that could not have been added. The bound is found anew from the numbers themselves.
@@ -140,9 +153,9 @@ class FixedPointSum:
         if total.shape != (size,) or weights.ndim != 1:
             raise LayoutError("shape", f"A sum of {size} elements cannot be read from the shape {total.shape}.")
         result = cls(size)
-        result._total[:] = total
+        result._total, result._shared = total, True
         result.weights = [_checked(float(weight)) for weight in weights.tolist()]
-        result._bound = result._largest_integer()
+        result._bound = int(largest_absolute(total))
         if result._bound > _INT64_MAX or (result._bound and not result.weights):
             raise LayoutError("malformed", "The numbers of a sum are not what any updates could have summed up to.")
         return result
@@ -163,11 +176,52 @@ class FixedPointSum:
             )
         return bound
 
-    def _largest_integer(self) -> int:
-        return max(int(np.max(self._total)), -int(np.min(self._total))) if self.size else 0
+    def _add_rounded(self, delta: FloatVector, factor: float, total: WholeNumbers) -> None:
+        scaled = np.empty(min(self.size, BLOCK), dtype=np.float64)
+        for block in self._blocks():
+            values, sums = scaled[: block.stop - block.start], total[block]
+            np.copyto(values, delta[block])  # then multiplied in place: faster than a product of mixed types
+            np.multiply(values, factor, out=values)
+            np.rint(values, out=values)
+            np.add(sums, values.astype(sums.dtype, copy=False), out=sums)
+
+    def _writable(self, kind: np.dtype[Any]) -> WholeNumbers:
+        """Return the numbers as an array of this dtype that is nobody else's."""
+        if self._total is None:
+            self._total = np.zeros(self.size, dtype=kind)
+        elif self._shared or self._total.dtype != kind:
+            self._total = self._total.astype(kind)
+        self._shared = False
+        return self._total
+
+    def _as_integers(self) -> npt.NDArray[np.int64]:
+        """Return the numbers as int64, in the same memory where it is nobody else's: fresh memory is dear."""
+        numbers = self._numbers()
+        if numbers.dtype == np.int64 or self._shared:
+            return numbers.astype(np.int64, copy=False)
+        integers = numbers.view(np.int64)
+        for block in self._blocks():
+            integers[block] = numbers[block].astype(np.int64)
+        return integers
+
+    def _numbers(self) -> WholeNumbers:
+        return np.zeros(self.size, dtype=np.int64) if self._total is None else self._total
+
+    def _scaled_blocks(self, divisor: float) -> Iterator[tuple[slice, npt.NDArray[np.float64]]]:
+        """Yield the numbers divided, as float64, block by block in the same memory."""
+        numbers, scaled = self._numbers(), np.empty(min(self.size, BLOCK), dtype=np.float64)
+        for block in self._blocks():
+            values = scaled[: block.stop - block.start]
+            np.copyto(values, numbers[block], casting="same_kind")
+            np.divide(values, divisor, out=values)
+            yield block, values
 
     def _blocks(self) -> Iterator[slice]:
         return (slice(start, min(start + BLOCK, self.size)) for start in range(0, self.size, BLOCK))
+
+
+def _kind(bound: int) -> np.dtype[Any]:
+    return np.dtype(np.float64 if bound <= _EXACT_IN_FLOAT64 else np.int64)
 
 
 def _checked(weight: float) -> float:

@@ -66,6 +66,10 @@ class ModelLayout:
         return tuple(math.prod(shape) for shape in self.shapes)
 
     @cached_property
+    def _native(self) -> tuple[np.dtype[np.generic], ...]:
+        return tuple(np.dtype(name) for name in self.dtypes)
+
+    @cached_property
     def offsets(self) -> tuple[int, ...]:
         """Where each array starts in the flat vector."""
         return (0, *accumulate(self.sizes))[: len(self.sizes)]
@@ -114,9 +118,10 @@ class ModelLayout:
     def _check(self, arrays: Sequence[AnyArray]) -> None:
         if len(arrays) != len(self.names):
             raise LayoutError("malformed", f"The model has {len(self.names)} arrays, but {len(arrays)} were given.")
-        for array, name, shape, dtype in zip(arrays, self.names, self.shapes, self.dtypes, strict=True):
+        parts = zip(arrays, self.names, self.shapes, self.dtypes, self._native, strict=True)
+        for array, name, shape, dtype, native in parts:
             _require_array(array, name)
-            if array.dtype.name != dtype:
+            if array.dtype != native and array.dtype.name != dtype:  # the name, slow to make, covers other byte orders
                 raise LayoutError("dtype", f"The array '{name}' must be {dtype}, but is {array.dtype.name}.")
             if array.shape != shape:
                 raise LayoutError("shape", f"The array '{name}' must have the shape {shape}, but has {array.shape}.")

@@ -37,8 +37,8 @@ SENTENCES = {
     ),
     Reason.NORM: "its update is larger than 'max-update-norm' or the range of the sum allows",
     Reason.DROPOUT: "it left in the middle of the round",
-    Reason.SURPLUS: "enough others had answered before it ('over-selection')",
-    Reason.STALE: "the model has moved on by more steps than 'max-staleness' allows since it started",
+    Reason.SURPLUS: "it was not needed any more, as enough others had answered ('over-selection')",
+    Reason.STALE: "its update started from a model that is too old by now ('max-staleness')",
 }
 
 

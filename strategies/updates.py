@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from strategies.errors import LayoutError
-from strategies.fixed_point import FixedPointSum, FloatVector
+from strategies.fixed_point import FixedPointSum, FloatVector, largest_absolute
 
 __all__ = ["AnyArray", "FloatVector", "PartialSum", "State", "Update", "mean_metrics"]
 
@@ -27,13 +28,18 @@ class Update:
 
     ``delta`` is local - global as a flat float32 vector [size]; ``weight`` what the client claims, as a rule its number
     of training examples (the aggregator decides what it counts); ``metrics`` its own numbers ("loss": 0.3), which are
-    only reported and so may be anything: see `mean_metrics`.
+    only reported and so may be anything: see `mean_metrics`. None of it changes any more once it is an update.
     """
 
     client: str
     delta: FloatVector
     weight: float
     metrics: Mapping[str, float] = field(default_factory=dict)
+
+    @cached_property
+    def largest(self) -> float:
+        """The largest absolute value of the delta, not finite where one of them is not; looked for once."""
+        return largest_absolute(self.delta)
 
 
 @dataclass(frozen=True, eq=False)

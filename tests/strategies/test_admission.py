@@ -119,9 +119,8 @@ def test_limits_that_limit_nothing_sensible_are_refused(settings: dict[str, floa
 
 
 def test_reasons_are_the_keys_of_the_count() -> None:
-    assert [str(reason) for reason in Reason] == (
-        ["error", "late", "not-sent", "malformed", "shape", "dtype", "not-finite", "weight", "norm"]
-    )
+    of_replies = ["error", "late", "not-sent", "malformed", "shape", "dtype", "not-finite", "weight", "norm"]
+    assert [str(reason) for reason in Reason] == [*of_replies, "dropout", "surplus", "stale"]
 
 
 any_delta = hnp.arrays(np.float32, 3, elements=st.floats(width=32))

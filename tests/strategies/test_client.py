@@ -182,7 +182,7 @@ def test_every_client_gets_its_own_name_and_seed_and_the_common_settings() -> No
     message = request(["4", "1"], rate=0.5)
     configs = dict(each_client(wire.config_of(message)))
     assert list(configs) == ["4", "1"]
-    assert dict(configs["4"]) == {"rate": 0.5, "client": "4", "seed": child_seed(0, 1, "4", "train")}
+    assert dict(configs["4"]) == {"rate": 0.5, "client": "4", "seed": child_seed(0, 1, "4", "train"), "share": 1.0}
 
 
 def test_as_many_seeds_as_clients_are_needed() -> None:

@@ -1,0 +1,174 @@
+"""How many bytes a message has as Flower sends it, without writing them: sizes follow from names, shapes and dtypes.
+
+Flower sends a message as a tree of objects (message, records, arrays, chunks of arrays), each named by the SHA-256 of
+what is written of it, equal ones once; every node fetches all objects of its message. To hash megabytes only to count
+them takes longer than to train a client. Here an object is known by a number, and two objects get the same number if
+and only if the same bytes would be written of them.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import json
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app.message.message import remove_content_from_message
+from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE as CHUNK
+
+from strategies.lazy_array import LazyArray
+
+ID = "0" * 64  # as long as the name of any object
+SAMPLE = 64
+
+Sizes = dict[int, int]  # of objects by their number
+Record = ArrayRecord | ConfigRecord | MetricRecord
+
+
+class ByteCounter:
+    """Counts bytes of messages as Flower serializes and sends them.
+
+    ``shared`` is the record that many messages of the round carry: it is measured once.
+    """
+
+    def __init__(self, shared: ArrayRecord | None = None) -> None:
+        self._shared = shared
+        self._measured: tuple[_Tree, int, Sizes] | None = None
+        self.total = 0
+
+    def add(self, message: Message) -> None:
+        """Add the size of one message to ``total``."""
+        self.total += len(remove_content_from_message(message).deflate())  # an empty content's name is as long as any
+        if message.has_content():
+            self.total += sum(self._contents(message.content).values())
+
+    def _contents(self, content: RecordDict) -> Sizes:
+        if self._shared is None or not any(record is self._shared for record in content.values()):
+            tree = _Tree()
+            tree.records(content)
+            return tree.sizes
+        if self._measured is None:
+            tree = _Tree()
+            number = tree.record(self._shared)
+            self._measured = tree, number, dict(tree.sizes)
+        known, number, sizes = self._measured
+        tree = _Tree(dict(known.numbers), dict(known.twins), dict(sizes))
+        tree.records(content, {id(self._shared): number})
+        return tree.sizes
+
+
+@dataclass
+class _Tree:
+    """The objects met so far: their numbers by what is written of them, and their sizes by number.
+
+    ``twins`` holds what looked the same in size and in a sample of bytes: only of these are the contents hashed.
+    """
+
+    numbers: dict[Hashable, int] = field(default_factory=dict)
+    twins: dict[Hashable, _Bytes | None] = field(default_factory=dict)
+    sizes: Sizes = field(default_factory=dict)
+
+    def records(self, content: RecordDict, known: dict[int, int] | None = None) -> int:
+        """Take down a message's content; ``known`` has the numbers of records that were met, by `id`."""
+        given = known or {}
+        found = [
+            (name, given[id(record)] if id(record) in given else self.record(record))
+            for name, record in content.items()
+        ]
+        return self._named("RecordDict", found)
+
+    def record(self, record: Record) -> int:
+        if isinstance(record, ArrayRecord):
+            return self._named("ArrayRecord", [(name, self._array(array)) for name, array in record.items()])
+        written = record.deflate()
+        return self._number(written, len(written))
+
+    def _named(self, kind: str, children: list[tuple[str, int]]) -> int:
+        """Take down a mapping of names to objects: written as JSON, with each object's own name."""
+        body = len(json.dumps({name: ID for name, _ in children}))
+        return self._number((kind, tuple(children)), _written(kind, (child for _, child in children), body))
+
+    def _array(self, array: Array) -> int:
+        contents = _Bytes.of(array)
+        chunks = [self._chunk(contents, start) for start in range(0, len(contents), CHUNK)]
+        places = {chunk: place for place, chunk in enumerate(dict.fromkeys(chunks))}
+        header = {"dtype": array.dtype, "shape": array.shape, "stype": array.stype}
+        body = json.dumps({**header, "arraychunk_ids": [places[chunk] for chunk in chunks]})
+        return self._number(("Array", body, tuple(places)), _written("Array", places, len(body)))
+
+    def _chunk(self, contents: _Bytes, start: int) -> int:
+        part = contents[start : start + CHUNK]
+        return self._number(self._distinguished(part), _written("ArrayChunk", (), len(part)))
+
+    def _distinguished(self, part: _Bytes) -> Hashable:
+        """Return what tells a chunk from others: length and a sample, and from the second such one on a hash."""
+        look = (len(part), part.sample())
+        if look not in self.twins:
+            self.twins[look] = part
+            return look
+        first = self.twins[look]
+        if first is not None:
+            self.numbers[look, first.digest()] = self.numbers[look]
+            self.twins[look] = None
+        return look, part.digest()
+
+    def _number(self, key: Hashable, size: int) -> int:
+        number = self.numbers.setdefault(key, len(self.numbers))
+        self.sizes[number] = size
+        return number
+
+
+def _written(kind: str, children: Iterable[int], body: int) -> int:
+    """Return the size of an object: "<kind> <names of children, each once> <length of the body>", a zero, the body."""
+    count = len(set(children))
+    return len(f"{kind}  {body}") + count * len(ID) + max(0, count - 1) + 1 + body
+
+
+@dataclass(frozen=True)
+class _Bytes:
+    """The bytes of an array, or a part of them, that need not lie in one piece: a header, and the elements."""
+
+    header: bytes
+    elements: npt.NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, array: Array) -> _Bytes:
+        held = array.held if isinstance(array, LazyArray) else None
+        if held is None or held.dtype.kind not in "biufc":
+            return cls(b"", np.frombuffer(array.data, np.uint8))
+        return cls(_header(held.dtype, held.shape), held.reshape(-1).view(np.uint8))
+
+    def __len__(self) -> int:
+        return len(self.header) + len(self.elements)
+
+    def __getitem__(self, place: slice) -> _Bytes:
+        offset = len(self.header)
+        return _Bytes(self.header[place], self.elements[max(0, place.start - offset) : max(0, place.stop - offset)])
+
+    def bytes(self) -> bytes:
+        return self.header + self.elements.tobytes()
+
+    def sample(self) -> bytes:
+        """Return some bytes from the middle and the end: the beginning of all arrays of a shape is the same."""
+        if len(self) <= 4 * SAMPLE:
+            return self.bytes()
+        middle = len(self) // 2
+        places = (slice(middle, middle + SAMPLE), slice(len(self) - SAMPLE, len(self)))
+        return b"".join(self[place].bytes() for place in places)
+
+    def digest(self) -> bytes:
+        return hashlib.sha256(self.bytes()).digest()
+
+
+@functools.lru_cache(maxsize=1024)
+def _header(dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> bytes:
+    """Return the header that NumPy's format begins with; of numbers it is never too long for the first version."""
+    stream = io.BytesIO()
+    description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(stream, description)
+    return stream.getvalue()
