@@ -83,7 +83,9 @@ def _pace(config: RunConfig) -> Iterator[str]:
             f"'{'strategy' if config.clients_per_round else 'clients-per-round'}'."
         )
     most = config.num_clients if config.partition != "natural" else sys.maxsize
-    if (asked_for := math.ceil(config.over_selection * config.clients_per_round)) > max(most, config.clients_per_round):
+    if (asked_for := math.ceil(round(config.over_selection * config.clients_per_round, 6))) > max(
+        most, config.clients_per_round
+    ):
         yield (
             f"The key 'over-selection' is {config.over_selection:g}, which asks {asked_for} clients in a round, but "
             f"'num-clients' is only {most}: lower it or 'clients-per-round', or raise 'num-clients'."
@@ -100,6 +102,11 @@ def _world(config: RunConfig) -> Iterator[str]:
         yield (
             "The key 'stragglers' is 'partial', but without a deadline nobody is late: set 'round-deadline', or "
             "'stragglers' to 'drop'."
+        )
+    if config.round_deadline > config.round_timeout:
+        yield (
+            f"The key 'round-deadline' is {config.round_deadline:g}, but nobody is waited for longer than "
+            f"'round-timeout', {config.round_timeout:g} s: lower the first or raise the second."
         )
     if config.day_night > 0 and not config.regions:
         yield (

@@ -103,6 +103,6 @@ def refuse_world(config: RunConfig) -> None:
     if found:
         keys = ", ".join(f"'{key}' ({value!r})" for key, value in found.items())
         raise ConfigError(
-            f"Only 'fedkeras simulate' has a simulated world, but the run sets {keys}: leave out what is set there, or "
-            "run 'fedkeras simulate'."
+            f"Only 'fedkeras simulate' has a simulated world, but the run sets {keys}: leave that out, or run it with "
+            "'fedkeras simulate'."
         )

@@ -1,0 +1,92 @@
+"""The conditions that the clients of a simulated world live under, made from a run config."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from app.config import RunConfig
+from app.user_paths import user_path
+from app.world_keys import device_classes, regions
+from simulation.availability import Availability, ByChance
+from simulation.devices import Devices, Workload
+from simulation.draws import Crowd, Draws, Floats, Keys, uniforms
+from simulation.fates import Work
+from simulation.trace import read_trace
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Who is online, what devices they have, what they train and how often they are lost (a probability, ``dropout``).
+
+    ``patience`` is how many simulated seconds nobody is waited for longer; ``partial`` lets stragglers send what they
+    have done by the deadline of a round.
+    """
+
+    draws: Draws
+    devices: Devices = field(default_factory=Devices)
+    availability: Availability = field(default_factory=ByChance)
+    workload: Workload = field(default_factory=lambda: Workload(1))
+    dropout: float = 0.0
+    patience: float = math.inf
+    partial: bool = False
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Conditions:
+        """Read the keys; raises UserError for a trace that cannot be used."""
+        draws = Draws(config.seed)
+        devices = Devices(
+            classes=device_classes(config.device_classes),
+            regions=regions(config.regions),
+            example_seconds=config.example_seconds,
+            compute_spread=config.compute_spread,
+            network_mbps=config.network_mbps,
+            network_spread=config.network_spread,
+        )
+        return cls(
+            draws,
+            devices,
+            _availability(config, draws, devices),
+            Workload(config.batch_size, config.local_epochs, config.local_steps, config.full_training_examples),
+            config.dropout,
+            config.round_timeout,
+            config.stragglers == "partial",
+        )
+
+    def work(self, clients: Sequence[str], seeds: Keys, examples: Floats, model_bytes: float, now: float) -> Work:
+        """Return what a request costs each client, which has so many examples and receives and sends a whole model.
+
+        ``seeds`` [clients] are those of the request: what one drops out of has nothing to do with the next.
+        """
+        crowd = self.draws.crowd(clients)
+        compute = self.devices.compute_seconds(crowd, self.workload.examples_seen(examples))
+        network = self.devices.network_seconds(crowd, 2 * model_bytes)
+        lost = self._lost(crowd, seeds, compute + network, now)
+        return Work(compute, network, lost, uniforms(seeds, "rank"))
+
+    def _lost(self, crowd: Crowd, seeds: Keys, total: Floats, now: float) -> Floats:
+        """Return after how long each client drops out: at a moment as likely as any other of its work, or never."""
+        chance = uniforms(seeds, "dropout")
+        moment = chance / self.dropout if self.dropout else np.full(len(crowd), np.inf)
+        by_chance = np.where(moment < 1, moment * total, np.inf)
+        leaving = np.maximum(0.0, self.availability.leaving(crowd, now) - now)
+        return np.minimum(by_chance, np.where(leaving < total, leaving, np.inf))
+
+    def kinds(self, clients: Sequence[str]) -> Mapping[str, list[str]]:
+        """Return the names of each client's device class and region, under the keys of a node's description."""
+        crowd = self.draws.crowd(clients)
+        kinds: dict[str, list[str]] = {}
+        if self.devices.classes:
+            kinds["device-class"] = [kind.name for kind in self.devices.classes_of(crowd)]
+        if self.devices.regions:
+            kinds["region"] = [place.name for place in self.devices.regions_of(crowd)]
+        return kinds
+
+
+def _availability(config: RunConfig, draws: Draws, devices: Devices) -> Availability:
+    if config.availability_trace:
+        return read_trace(user_path(config.availability_trace, "availability-trace"), draws)
+    return ByChance(config.availability, config.day_night, devices)
