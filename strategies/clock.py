@@ -58,6 +58,6 @@ def await_online(grid: object, population: Population) -> Sequence[ClientInfo]:
     return present
 
 
-def is_online(grid: object, client: str) -> bool:
-    """Tell whether one client can be selected now."""
-    return not isinstance(grid, World) or bool(grid.online([client]))
+def online_among(grid: object, clients: Sequence[str]) -> list[str]:
+    """Return those of these clients that can be selected now."""
+    return grid.online(clients) if isinstance(grid, World) else list(clients)

@@ -5,13 +5,14 @@ travel in one message; replies are folded into the aggregate as they arrive, so 
 with the cohort; no reply can hurt the run; a round has a deadline and a least number of replies; each round ends with a
 record. The four methods of Flower's interface can also be called one by one.
 
-What a round costs here depends on its cohort and not on the population: `strategies.clock.online` says where it does.
+What a round costs depends on its cohort and not on the population: `strategies.clock.online` says where it does.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import ClassVar
 
 from flwr.app import ArrayRecord, ConfigRecord, ConfigRecordValues, Message, MetricRecord
 from flwr.serverapp import Grid
@@ -24,6 +25,7 @@ from strategies.clock import World, await_online, simulated_seconds
 from strategies.composition import Composition
 from strategies.errors import StrategyError
 from strategies.evaluation import gather
+from strategies.pace import Pace, Synchronous
 from strategies.population import Population
 from strategies.records import ClientScores, RoundRecord
 from strategies.requests import Correspondence, RequestWriter, packs_for
@@ -50,6 +52,8 @@ class FederatedStrategy(Strategy):
     the last round that counted, also while `start` is running and after it has raised.
     """
 
+    runs: ClassVar[type[Pace]] = Synchronous
+
     def __init__(
         self,
         composition: Composition,
@@ -60,6 +64,8 @@ class FederatedStrategy(Strategy):
         round_config: Callable[[int], Mapping[str, ConfigRecordValues]] = lambda round: {},
         observers: Sequence[Observer] = (),
     ) -> None:
+        if not isinstance(composition.pace, self.runs):
+            raise StrategyError(f"'{composition.name}' runs at another pace: 'strategy_class' says in which class.")
         self.composition = composition
         self.rules = rules or RoundRules()
         self.seed = seed
@@ -94,7 +100,7 @@ class FederatedStrategy(Strategy):
         final arrays and the metrics of each round. Raises StrategyError when too many rounds in a row are skipped.
         """
         self._timeout = timeout
-        self._check(len(self._census(grid).population()))
+        self._begin(grid)
         self.summary()
         result = Result()
         self.arrays = result.arrays = initial_arrays
@@ -224,9 +230,9 @@ class FederatedStrategy(Strategy):
             return progress.skip("the server's step would make weights that are not finite ('server-learning-rate')")
         return arrays, MetricRecord(dict(progress.train_metrics()))
 
-    def _check(self, population_size: int) -> None:
-        """Raise StrategyError where the strategy cannot run with so many clients."""
-        self.composition.sampler.check(population_size)
+    def _begin(self, grid: Grid) -> None:
+        """Prepare a run; raises StrategyError where the strategy cannot run on these clients."""
+        self.composition.sampler.check(len(self._census(grid).population()))
 
     def _population(self, grid: Grid) -> Population:
         census = self._census(grid)

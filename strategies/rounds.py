@@ -37,7 +37,7 @@ class RoundProgress:
     """
 
     round: int
-    cohort: Sequence[str] = ()
+    cohort: list[str] = field(default_factory=list)
     learning_rate: float | None = None
     goal: int = 0
     population: int = 0

@@ -164,8 +164,8 @@ def test_differential_privacy_fits_the_same_seam() -> None:
         (
             {"aggregator": Median(), "codec": Masks()},
             "The strategy 'test' cannot combine Masks with UniformSampler, Median, NoPrivacy, ServerSGD, Synchronous: "
-            "Masks needs an aggregate that is a weighted sum of the updates, so that partial sums are enough, which none of them "
-            "gives; change the key 'strategy'.",
+            "Masks needs an aggregate that is a weighted sum of the updates, so that partial sums are enough, which "
+            "none of them gives; change the key 'strategy'.",
         ),
         (
             {"aggregator": Median(), "privacy": LocalSums()},

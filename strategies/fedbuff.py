@@ -1,0 +1,174 @@
+"""FedBuff: clients train all the time, and the server steps whenever a buffer of updates is full.
+
+Nguyen, Malik, Zhan, Yousefpour, Rabbat, Malek, Huba: "Federated Learning with Buffered Asynchronous Aggregation", 2022,
+algorithm 1: ``concurrency`` clients train, each from the model that was current when it began; one that has finished is
+replaced at once by another. With ``buffer_size`` good updates the server steps along
+
+    sum(w_i s(tau_i) delta_i) / sum(w_i),    s(tau) = (1 + tau)^-exponent,
+
+where tau_i is how many steps the server has made since the client began, so that age shortens the step. What differs
+from the paper: w_i is what the aggregator counts (the paper: 1), the aggregator can be any that takes single updates,
+and an update of more than ``max_staleness`` steps can be rejected.
+
+Whatever arrives at one instant is taken in the order of client ids, and only then do others begin: with equal durations
+and a buffer of the whole cohort this is the synchronous run to the bit. In a simulated world the order of arrivals is
+that of its clock, and the run is reproducible; in a deployment it is that of real life, and is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import ClassVar
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result
+
+from strategies import wire
+from strategies.admission import Reason
+from strategies.aggregators import Fold
+from strategies.composition import Composition
+from strategies.draws import Draws
+from strategies.errors import StrategyError
+from strategies.federated import GRACE, FederatedStrategy
+from strategies.pace import Buffered, Pace
+from strategies.replies import Outcome, Rejection
+from strategies.requests import RequestWriter, bytes_of
+from strategies.rounds import RoundProgress, rate_of
+from strategies.slots import Flight, Origin, Slots
+from strategies.terms import RoundTerms
+from strategies.updates import Update
+
+BASE_VERSION = "base-version"  # in the settings of a request: how many steps had made the model that it carries
+PATIENCE = 10  # a step gives up after so many times as many bad replies as the buffer holds, or clients train
+
+
+class BufferedStrategy(FederatedStrategy):
+    """Federated training at the pace `Buffered`: one step of the server is one round, with one record.
+
+    A step waits at most ``timeout`` seconds, and each client gets as long: then the step is made with the updates there
+    are, or skipped where they are fewer than ``min_replies``. Who still trains when the run ends is not counted.
+    """
+
+    runs: ClassVar[type[Pace]] = Buffered
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Raise StrategyError: there is no round that could be configured."""
+        raise StrategyError(
+            f"The strategy '{self.composition.name}' has no rounds of requests and replies: call its method 'start'."
+        )
+
+    def _begin(self, grid: Grid) -> None:
+        super()._begin(grid)
+        pace, clients = self._pace, len(self._census(grid).population())
+        if pace.concurrency > clients:
+            raise StrategyError(
+                f"The key 'concurrency' is {pace.concurrency}, but there are only {clients} clients: lower it, or "
+                "'clients-per-round' where it is 0."
+            )
+        if self.rules.min_replies > pace.buffer_size:
+            raise StrategyError(
+                f"The key 'min-replies' is {self.rules.min_replies}, but the server steps with every "
+                f"{pace.buffer_size} updates, so that every step would be skipped: lower it or raise 'buffer-size'."
+            )
+        self._slots = Slots(grid, self._timeout)
+        self._draws = Draws(self.composition.sampler, self.seed)
+        self._steps = 0
+
+    def _train(self, grid: Grid, number: int, result: Result, timeout: float, config: ConfigRecord) -> None:
+        origin = self._origin(number, result.arrays, config)
+        size = self._pace.buffer_size
+        progress = self._progress = RoundProgress(number, [], rate_of(origin.settings), goal=size)
+        with progress.phase("train"):
+            fold = self._fill(grid, origin)
+            if not progress.cohort and self._slots.working:
+                arrays, metrics = progress.skip("no client has finished in time ('round-timeout')")
+            else:
+                arrays, metrics = self._step(fold, origin.weights)
+        self._steps += arrays is not None
+        self._keep(number, result, arrays, metrics)
+
+    def _origin(self, number: int, arrays: ArrayRecord, config: ConfigRecord) -> Origin:
+        weights = self.model.weights_of(arrays)
+        terms = RoundTerms.of(self.composition, self.rules, self._pace.buffer_size, self.model.privacy_state)
+        settings = {**config, **self.round_config(number), **terms.settings(), BASE_VERSION: self._steps}
+        return Origin(self._steps, arrays, weights, terms, settings, wire.ByteCounter(arrays))
+
+    def _fill(self, grid: Grid, origin: Origin) -> Fold:
+        """Take what arrives until the buffer is full, the time is over, or nothing good is to be hoped for."""
+        fold = self.composition.aggregator.start(origin.weights.layout.size)
+        progress, slots = self._progress, self._slots
+        until = slots.clock() + self._timeout
+        hopeless = PATIENCE * max(self._pace.concurrency, self._pace.buffer_size)
+        while not progress.complete and progress.rejected.total() < hopeless:
+            if slots.finished:
+                self._take(*slots.finished.popleft(), fold)
+                continue
+            self._refill(grid, origin)
+            if not slots.working:
+                break
+            slots.wait(until)
+            if not slots.finished and slots.clock() >= until:
+                break
+        return fold
+
+    def _refill(self, grid: Grid, origin: Origin) -> None:
+        """Let others begin in the place of those that are back."""
+        population, slots = self._population(grid), self._slots
+        self._progress.population = len(population)
+        free = (self._pace.concurrency or len(population)) - len(slots.working)
+        drawn = self._draws.next(free, grid, population, slots.clients())
+        if not drawn:
+            return
+        due, loads = slots.clock() + self._timeout, population.loads(list(drawn))
+        nodes = population.assign(list(drawn), slots.loads())
+        flights = [
+            Flight(client, node, loads[client], population.described([client]), origin, due)
+            for node, clients in nodes.items()
+            for client in clients
+        ]
+        requests = [(flight, self._request(flight, drawn[flight.client])) for flight in flights]
+        slots.launch(sorted(requests, key=lambda request: request[0].client))
+
+    def _request(self, flight: Flight, cohort: int) -> Message:
+        """Write to one client; the cohort it was drawn in stands for the round, as its seed must differ every time."""
+        origin = flight.origin
+        writer = RequestWriter("train", cohort, self.seed, origin.record, origin.settings, self._timeout + GRACE)
+        message = writer.write(flight.node, [flight.client])
+        before = origin.bytes_down.total
+        origin.bytes_down.add(message)
+        self._progress.bytes_down += origin.bytes_down.total - before
+        return message
+
+    def _take(self, flight: Flight, reply: Message | None, fold: Fold) -> None:
+        progress, aggregator = self._progress, self.composition.aggregator
+        progress.cohort.append(flight.client)
+        progress.bytes_up += 0 if reply is None else bytes_of(reply)
+        missed = self._steps - flight.origin.steps
+        with progress.phase("aggregate"):
+            for outcome in flight.read(reply):
+                counted = len(progress.counted)
+                progress.take(self._aged(outcome, missed), aggregator, fold)
+                progress.staleness.extend([missed] * (len(progress.counted) - counted))
+
+    def _aged(self, outcome: Outcome, missed: int) -> Outcome:
+        """Weigh an update by its age: s(tau) times the delta, exactly the delta where it missed no step."""
+        if missed == 0 or not isinstance(outcome, Update):
+            return outcome
+        if self._pace.too_stale(missed):
+            return Rejection(outcome.client, Reason.STALE)
+        return replace(outcome, delta=outcome.delta * np.float32(self._pace.discount(missed)))
+
+    @property
+    def _pace(self) -> Buffered:
+        assert isinstance(self.composition.pace, Buffered)
+        return self.composition.pace
+
+
+def strategy_class(composition: Composition) -> type[FederatedStrategy]:
+    """Return the class that runs a composition at its pace."""
+    return next(kind for kind in (BufferedStrategy, FederatedStrategy) if isinstance(composition.pace, kind.runs))

@@ -1,0 +1,91 @@
+"""The clients that train at one time where each begins and ends on its own: who is at work, and who is back."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from flwr.app import ArrayRecord, ConfigRecordValues, Message
+from flwr.serverapp import Grid
+
+from strategies import wire
+from strategies.admission import Reason
+from strategies.clock import clock_of
+from strategies.exchange import Exchange
+from strategies.replies import Outcome, Rejection
+from strategies.terms import RoundTerms
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What clients begin from: a model, how many steps had made it, and the terms and settings that go with it."""
+
+    steps: int
+    record: ArrayRecord
+    weights: wire.GlobalWeights
+    terms: RoundTerms
+    settings: Mapping[str, ConfigRecordValues]
+    bytes_down: wire.ByteCounter
+
+
+@dataclass(frozen=True)
+class Flight:
+    """A client at work: on which node, since which model, and when (by the grid's clock) it will count as late."""
+
+    client: str
+    node: int
+    load: float
+    described: Mapping[str, int]
+    origin: Origin
+    due: float
+
+    def read(self, reply: Message | None) -> list[Outcome]:
+        """Return what became of the client; None for a reply means that it is late."""
+        if reply is None:
+            return [Rejection(self.client, Reason.LATE)]
+        return self.origin.terms.reader(self.origin.weights, self.described).read(reply, [self.client])
+
+
+class Slots:
+    """The clients at work, and those that have finished but were not taken yet."""
+
+    def __init__(self, grid: Grid, timeout: float) -> None:
+        self.clock = clock_of(grid)
+        self.working: dict[str, Flight] = {}  # by the id of their message
+        self.finished: deque[tuple[Flight, Message | None]] = deque()
+        self._exchange = Exchange(grid, [], timeout)
+
+    def launch(self, flights: Sequence[tuple[Flight, Message]]) -> None:
+        """Send clients to work, all at one instant."""
+        self._exchange.send([message for _, message in flights])
+        self.working.update((message.metadata.message_id, flight) for flight, message in flights)
+
+    def wait(self, until: float) -> None:
+        """Wait until some have finished or are late, or until that time; those of one instant are sorted by id."""
+        due = min((flight.due for flight in self.working.values()), default=until)
+        replies = self._exchange.next_arrivals(min(until, due) - self.clock())
+        known = [(reply.metadata.reply_to_message_id, reply) for reply in replies]
+        back = [(self.working.pop(message), reply) for message, reply in known if message in self.working]
+        self.finished.extend(sorted(back, key=lambda one: one[0].client))
+        if not replies:
+            self._give_up_late()
+
+    def _give_up_late(self) -> None:
+        now = self.clock()
+        late = {message: flight for message, flight in self.working.items() if flight.due <= now}
+        for message in late:
+            self._exchange.forget(message)
+            del self.working[message]
+        self.finished.extend((flight, None) for flight in sorted(late.values(), key=lambda flight: flight.client))
+
+    def clients(self) -> set[str]:
+        """Return who is at work."""
+        return {flight.client for flight in self.working.values()}
+
+    def loads(self) -> dict[int, float]:
+        """Return how much each node has to do."""
+        loads: dict[int, float] = {}
+        for flight in self.working.values():
+            loads[flight.node] = loads.get(flight.node, 0.0) + flight.load
+        return loads
