@@ -109,7 +109,7 @@ def trace_chart(
         finite = np.concatenate(
             [_finite(values) for trace in traces for values in (trace.points.y, *(trace.band or ()))]
         )
-        _scale_y(axes, finite, unit)
+        scale_y(axes, finite, unit)
         if len(traces) == 1 and len(finite):
             _label_end(axes, traces[0].points, factor, unit)
     shown = [trace for trace in traces if not trace.faint]
@@ -127,7 +127,8 @@ def show(value: float, unit: Unit) -> str:
 def _draw(axes: Axes, trace: Trace, factor: float) -> None:
     x, y, key = trace.points.x / factor, trace.points.y, trace.key
     if trace.band is not None:
-        axes.fill_between(x, *map(_gapped, trace.band), color=key.colour, alpha=0.18, linewidth=0)
+        low, high = trace.band
+        axes.fill_between(x, _gapped(low), _gapped(high), color=key.colour, alpha=0.18, linewidth=0)
     marker = "o" if len(x) <= MARKED_POINTS and not trace.faint else ""
     axes.plot(
         x, _gapped(y), color=key.colour, ls=line_style(key.dash), lw=1 if trace.faint else None,
@@ -140,10 +141,12 @@ def _gapped(values: np.ndarray) -> np.ndarray:
 
 
 def _finite(values: np.ndarray) -> np.ndarray:
-    return values[np.isfinite(values)]
+    finite: np.ndarray = values[np.isfinite(values)]
+    return finite
 
 
-def _scale_y(axes: Axes, finite: np.ndarray, unit: Unit) -> None:
+def scale_y(axes: Axes, finite: np.ndarray, unit: Unit) -> None:
+    """Scale and label the y axis for these values, all finite: shares in per cent, losses over powers where wide."""
     if not len(finite):
         axes.set_yticks([])
         axes.text(0.5, 0.5, "no finite values", transform=axes.transAxes, ha="center", va="center", color=INK)

@@ -81,6 +81,9 @@ td small { display: block; color: var(--muted); font-size: 12px; }
   border-bottom: 1px solid var(--line); }
 .pairs dt { color: var(--muted); white-space: nowrap; }
 .pairs dd { margin: 0; font-family: var(--mono); font-size: 12.5px; text-align: right; overflow-wrap: anywhere; }
+.command { font-family: var(--mono); font-size: 13px; background: var(--card); border: 1px solid var(--line);
+  border-radius: 10px; padding: 12px 16px; margin: 12px 0 0; overflow-x: auto; white-space: pre; }
+tr.best > * { background: var(--good-back); }
 details { margin-top: 12px; }
 details > summary { cursor: pointer; padding: 10px 16px; font-weight: 600; }
 details > summary:focus-visible { outline: 2px solid var(--accent); border-radius: 12px; }

@@ -170,8 +170,8 @@ def _unjudged(plan: Plan, config: RunConfig) -> list[str]:
         found.append(f"The metric '{plan.metric.name}' is never measured with {key} = 0: set it to 1 or more.")
     if plan.halving is not None and plan.halving.min_rounds >= config.num_rounds:
         found.append(
-            f"'min-rounds' of halving is {plan.halving.min_rounds}, but a run has only {config.num_rounds} rounds: make "
-            "it smaller, or leave halving out."
+            f"'min-rounds' of halving is {plan.halving.min_rounds}, but a run has only {config.num_rounds} rounds: "
+            "make it smaller, or leave halving out."
         )
     return found
 

@@ -86,11 +86,11 @@ def run_sweep(plan: Plan, runner: Runner, memory: Memory, progress: Progress) ->
     """
     study, seen = _study(plan), set[tuple[Value, ...]]()
     attempt = _Attempt(plan, runner, memory)
-    distributions = _distributions(plan)
+    spaces = distributions(plan)
     for number, (draw, combination) in enumerate(_order(plan)):
         study.sampler = _sampler(plan, draw)
         study.enqueue_trial(combination)
-        trial = study.ask(distributions)
+        trial = study.ask(spaces)
         values = {key: _plain(plan.random.get(key), trial.params[key]) for key in plan.keys}
         configuration = attempt.configuration(number, values, trial, progress)
         _tell(study, trial, plan, configuration)
@@ -222,7 +222,8 @@ def _order(plan: Plan) -> list[tuple[int, dict[str, Value]]]:
     return [(draw, combinations[position]) for draw, order in enumerate(orders) for position in order]
 
 
-def _distributions(plan: Plan) -> dict[str, BaseDistribution]:
+def distributions(plan: Plan) -> dict[str, BaseDistribution]:
+    """Return what Optuna is to know of the keys that vary."""
     fixed: dict[str, BaseDistribution] = {key: CategoricalDistribution(values) for key, values in plan.grid.items()}
     return fixed | {key: _distribution(draw) for key, draw in plan.random.items()}
 

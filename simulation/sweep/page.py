@@ -1,0 +1,164 @@
+"""``report.html`` of a sweep: the best configuration, how all of them learnt, what each key does, and a table."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from app import atomic
+from app.report.build import OVERS
+from app.report.curves import show
+from app.report.figure import Chart, Key
+from app.report.findings import NONE, Figure
+from app.report.findings import show as plain
+from app.report.page_frame import render_page
+from app.report.series import overs
+from app.units import human_seconds
+from simulation.sweep.charts import (
+    SHOWN,
+    curves_chart,
+    heat_chart,
+    importance_chart,
+    keys_of,
+    parallel_chart,
+    slice_chart,
+)
+from simulation.sweep.page_template import SWEEP_PAGE
+from simulation.sweep.plan import Plan
+from simulation.sweep.results import Result, best_of
+
+MAX_ROWS = 300
+
+
+def write_page(folder: Path, plan: Plan, results: Sequence[Result], importance: Mapping[str, float]) -> Path:
+    """Write the page into the sweep's folder and return where it lies. Raises OSError where the disk refuses."""
+    target = folder / "report.html"
+    atomic.write_text(target, render(folder, plan, results, importance))
+    return target
+
+
+def render(folder: Path, plan: Plan, results: Sequence[Result], importance: Mapping[str, float]) -> str:
+    """Return the page as HTML. ``results`` are ranked; everything that comes from a run or the file is escaped."""
+    keys, best = keys_of(results), best_of(results)
+    together = _present(heat_chart("heat", plan, results), importance_chart("importance", dict(importance)))
+    return render_page(
+        SWEEP_PAGE,
+        f"Sweep {plan.name}",
+        subtitle=_subtitle(plan),
+        tiles=_tiles(plan, results),
+        notes=_notes(plan, results),
+        best=None if best is None else [(key, plain(value)) for key, value in best.configuration.values.items()],
+        command=f"fedkeras simulate -c {shlex.quote(str(folder / 'best.toml'))}",
+        metric=_lower(plan.metric.title),
+        seeds=len(plan.seeds),
+        legend_keys=_legend(keys),
+        curves=_curves(plan, results),
+        slices=_present(*(slice_chart(f"slice{n}", plan, results, key) for n, key in enumerate(plan.keys))),
+        together=together,
+        parallel=parallel_chart("parallel", plan, results) if len(plan.keys) > 2 or not together else None,
+        head=_head(plan, results),
+        rows=[_row(plan, results, rank) for rank in range(min(len(results), MAX_ROWS))],
+        left_out=max(0, len(results) - MAX_ROWS),
+        fixed=[(key, plain(value)) for key, value in plan.base.items()],
+    )
+
+
+def _subtitle(plan: Plan) -> str:
+    config = plan.config({}, plan.seeds[0], "")
+    varied = f"varying {', '.join(plan.keys)}"
+    named = {"strategy": config.strategy, "dataset": config.dataset, "model": config.model}
+    return " · ".join([*(value for key, value in named.items() if key not in plan.keys), varied])
+
+
+def _tiles(plan: Plan, results: Sequence[Result]) -> list[Figure]:
+    best = best_of(results)
+    runs = [each for result in results for each in result.configuration.ended]
+    states = Counter(result.state for result in results)
+    wall = sum(result.seconds for result in results)
+    told = ", ".join(f"{count} {state}" for state, count in states.items())
+    return [
+        Figure(f"Best {_lower(plan.metric.title)}", NONE if best is None else _value(plan, best), _spread(plan, best)),
+        Figure("Configurations", str(len(results)), told),
+        Figure("Runs", str(len(runs)), f"{len(plan.seeds)} seed{'s' if len(plan.seeds) > 1 else ''} each at most"),
+        Figure("Wall time", human_seconds(wall), f"{human_seconds(wall / len(runs))} per run" if runs else ""),
+    ]
+
+
+def _notes(plan: Plan, results: Sequence[Result]) -> list[str]:
+    found = []
+    if len(results) < plan.configurations and not plan.random:
+        found.append(f"{plan.configurations - len(results)} of {plan.configurations} configurations are still to run.")
+    if best_of(results) is None:
+        found.append("No configuration was run to its end with a finite value, so there is no best one.")
+    reasons: dict[str, list[str]] = {}
+    for result in results:
+        if result.state in ("failed", "crashed"):
+            reasons.setdefault(result.configuration.outcome.reason, []).append(result.label)
+    found += [f"{_some(labels)} failed: {reason}" for reason, labels in reasons.items()]
+    return found
+
+
+def _curves(plan: Plan, results: Sequence[Result]) -> list[Chart]:
+    measured, title = [result for result in results if result.runs], plan.metric.title
+    if not measured:
+        return []
+    chosen = overs([run for result in measured for run in result.runs])
+    return _present(
+        *(
+            curves_chart(
+                f"curves-{over}", f"{title} over {OVERS[over]}", results, plan.metric.measure, over, plan.metric
+            )
+            for over in chosen
+        )
+    )
+
+
+def _legend(keys: Sequence[Key]) -> list[Key]:
+    rest = len(keys) - SHOWN
+    others = [Key(f"{rest} other{'s' if rest > 1 else ''}", keys[-1].colour)] if rest > 0 else []
+    return [*keys[:SHOWN], *others]
+
+
+def _head(plan: Plan, results: Sequence[Result]) -> list[str]:
+    clock = ["simulated time"] if _simulated(results) else []
+    return ["", *plan.keys, plan.metric.title, "seeds, lowest to highest", "rounds", *clock, "wall time", "ended"]
+
+
+def _row(plan: Plan, results: Sequence[Result], rank: int) -> dict[str, Any]:
+    result = results[rank]
+    clock = [human_seconds(result.spent("simulated"))] if _simulated(results) else []
+    values = [plain(result.configuration.values[key]) for key in plan.keys]
+    figures = [_value(plan, result), _spread(plan, result), str(result.rounds), *clock, human_seconds(result.seconds)]
+    return {"key": keys_of(results)[rank], "rank": rank + 1, "cells": [*values, *figures], "state": result.state}
+
+
+def _value(plan: Plan, result: Result) -> str:
+    return NONE if math.isnan(result.median) else show(result.median, plan.metric.unit)
+
+
+def _spread(plan: Plan, result: Result | None) -> str:
+    if result is None or result.spread is None:
+        return ""
+    return " to ".join(show(value, plan.metric.unit) for value in result.spread)
+
+
+def _simulated(results: Sequence[Result]) -> bool:
+    return any(
+        record.simulated_seconds is not None for result in results for run in result.runs for record in run.rounds
+    )
+
+
+def _some(labels: Sequence[str]) -> str:
+    return labels[0] if len(labels) == 1 else f"{labels[0]} and {len(labels) - 1} more"
+
+
+def _lower(title: str) -> str:
+    return title[0].lower() + title[1:]
+
+
+def _present(*charts: Chart | None) -> list[Chart]:
+    return [chart for chart in charts if chart is not None]
