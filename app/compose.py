@@ -57,4 +57,5 @@ def round_rules(config: RunConfig) -> RoundRules:
         evaluate_every=config.evaluate_every,
         federated_evaluate_every=config.federated_evaluate_every,
         federated_evaluate_clients=config.federated_evaluate_clients,
+        round_deadline=config.round_deadline,
     )

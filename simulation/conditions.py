@@ -69,9 +69,8 @@ class Conditions:
 
     def _lost(self, crowd: Crowd, seeds: Keys, total: Floats, now: float) -> Floats:
         """Return after how long each client drops out: at a moment as likely as any other of its work, or never."""
-        chance = uniforms(seeds, "dropout")
-        moment = chance / self.dropout if self.dropout else np.full(len(crowd), np.inf)
-        by_chance = np.where(moment < 1, moment * total, np.inf)
+        chance = uniforms(seeds, "dropout")  # below the probability it is uniform too, and says when
+        by_chance = np.where(chance < self.dropout, chance * total / (self.dropout or 1), np.inf)
         leaving = np.maximum(0.0, self.availability.leaving(crowd, now) - now)
         return np.minimum(by_chance, np.where(leaving < total, leaving, np.inf))
 

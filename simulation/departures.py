@@ -14,6 +14,8 @@ from simulation.fates import Terms, fates
 from strategies import wire
 from strategies.admission import Reason
 
+DECIMALS = 6  # of a second: what is due at one instant is so however its time was added up
+
 
 def cuts(
     requests: Sequence[Message], conditions: Conditions, examples: Mapping[str, int], now: float
@@ -43,7 +45,7 @@ def _cuts_of_round(
     for request, pack in zip(requests, packs, strict=True):
         part = slice(start, start + len(pack))
         cut = Cut(request, fate.reasons[part], fate.shares[part].tolist(), details[part])
-        yield cut, now + float(fate.answered[part].max())
+        yield cut, round(now + float(fate.answered[part].max()), DECIMALS)
         start += len(pack)
 
 
@@ -61,5 +63,8 @@ def _bytes_of(record: ArrayRecord) -> float:
 
 def _details(reasons: Sequence[str], seconds: Sequence[float], terms: Terms) -> list[str]:
     key = "round-deadline" if terms.limit == terms.deadline else "round-timeout"
-    late = f"simulated seconds are more than the {terms.limit:g} that it has ('{key}')"
-    return [f"its {took:.3g} {late}" if why == Reason.LATE else "" for why, took in zip(reasons, seconds, strict=True)]
+    has = f"simulated seconds, but it has {terms.limit:g} ('{key}')"
+    return [
+        f"its work takes {took:.3g} {has}" if why == Reason.LATE else ""
+        for why, took in zip(reasons, seconds, strict=True)
+    ]
