@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-INK, MUTED, GRID, AXIS = "#3d3c3a", "#6f6e69", "#e5e4de", "#c3c2b7"
+INK, MUTED, GRID, AXIS, CARD = "#3d3c3a", "#6f6e69", "#e5e4de", "#c3c2b7", "#fffffd"
 SERIES = ("#2a78d6", "#eb6834", "#1baf7a", "#eda100", "#d8619a", "#6a5acd", "#7c8a1c", "#d03b3b")
 ROUND_STEPS = (1, 2, 5, 10)
 DASHES = ("", "5 3", "1.5 2.5", "7 2 1.5 2")
@@ -28,6 +28,7 @@ VARIABLES = {
     MUTED: "--muted",
     GRID: "--grid",
     AXIS: "--axis",
+    CARD: "--card",
     **{colour: f"--series-{position}" for position, colour in enumerate(SERIES, start=1)},
 }
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from app.report.curves import Trace, scale_y, show, trace_chart
-from app.report.figure import AXIS, INK, MUTED, SERIES, Chart, Key, drawing, series_colour
+from app.report.figure import AXIS, CARD, INK, MUTED, SERIES, Chart, Key, drawing, series_colour
 from app.report.reading import Run
 from app.report.series import Curve, Measure, Over, curve
 from simulation.sweep.metrics import Metric
@@ -198,8 +198,9 @@ def _upright(axes: Axes, x: float, ticks: Sequence[tuple[float, str]]) -> None:
     axes.plot([x, x], [0, 1], color=MUTED, lw=1, zorder=3)
     for place, text in ticks:
         axes.annotate(
-            text, (x, place), (6, 0), textcoords="offset points", va="center", color=INK, fontsize=9, zorder=4
-        )
+            text, (x, place), (6, 0), textcoords="offset points", va="center", color=INK, fontsize=9, zorder=4,
+            bbox={"facecolor": CARD, "edgecolor": "none", "alpha": 0.85, "pad": 1.0},
+        )  # fmt: skip
 
 
 def _bare(axes: Axes) -> None:

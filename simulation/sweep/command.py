@@ -70,8 +70,10 @@ def carry_out(plan: Plan, runner: Runner, say: Say) -> Result | None:
     _make(folder)
     with only_one(folder):
         memory = Memory.open(folder, plan, code_fingerprint(user_modules(plan.config({}, 0, "").to_run_config())))
-        known, through = len(memory.outcomes), list[Configuration]()
-        say(f"{plan.configurations} configurations, {len(plan.seeds)} seeds, {known} runs known, in {folder}")
+        say(
+            f"{plan.configurations} configurations, {len(plan.seeds)} seeds; {len(memory.outcomes)} runs known in {folder}"
+        )
+        through: list[Configuration] = []
         try:
             for configuration in run_sweep(plan, runner, memory, _Lines(plan, say).told):
                 through.append(configuration)
