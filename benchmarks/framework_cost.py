@@ -1,6 +1,6 @@
 """What the framework costs where nothing is trained: milliseconds per client and per message, stage by stage.
 
-    python -m benchmarks.framework_cost [--parameters 199210] [--clients 10] [--repeats 41]
+    python -m benchmarks.framework_cost [--parameters 199210] [--clients 10] [--repeats 41] [--weighting examples]
 
 One process, no TensorFlow, no grid: a ClientApp with the client mods around a handler that returns arrays it was given,
 and the server's side of a round (read the reply, fold it in, count its bytes, take the mean). A stage's number is the
@@ -36,17 +36,19 @@ CONTEXT = Context(1, 1, {}, RecordDict(), {})
 
 @dataclass
 class Stage:
-    """A function, how often it is needed per message, and per what its cost is told."""
+    """A function of what ``prepare`` made, which is not timed; its cost is told per so many ``times``."""
 
     name: str
-    run: Callable[[], object]
+    run: Callable[[], object] | Callable[[Message], object]
     times: int
+    prepare: Callable[[], Message] | None = None
     seconds: list[float] = field(default_factory=list)
 
     def measure(self) -> None:
         """Run it once and take down the time."""
+        given = () if self.prepare is None else (self.prepare(),)
         start = time.perf_counter()
-        self.run()
+        self.run(*given)
         self.seconds.append((time.perf_counter() - start) / self.times)
 
     def __str__(self) -> str:
@@ -123,7 +125,7 @@ def client_stages(one: Round) -> list[Stage]:
             pack.add(client, content)
 
     return [
-        Stage("client: everything", lambda: one.app(one.request(), CONTEXT), count),
+        Stage("client: everything", lambda asked: one.app(asked, CONTEXT), count, one.request),
         Stage("  settings of each client", lambda: list(each_client(config)), count),
         Stage("  the handler's own message", lambda: _result(one.local, request), 1),
         Stage("  the handler inside delta_mod", lambda: delta_mod(request, CONTEXT, one.handled), 1),
@@ -150,14 +152,14 @@ def server_stages(one: Round) -> list[Stage]:
     for outcome in reader.read(reply, one.clients):
         finished.merge(outcome)  # type: ignore[arg-type]
 
-    def counted() -> None:
-        wire.ByteCounter().add(one.app(one.request(), CONTEXT))
+    def replied() -> Message:
+        return one.app(one.request(), CONTEXT)
 
     return [
         Stage("server: write a request", one.request, 1),
         Stage("server: read a reply", lambda: reader.read(reply, one.clients), 1),
         Stage("server: read and fold each of 10 replies", lambda: folded(10), 10),
-        Stage("server: count the bytes of a reply (and the client's work)", counted, 1),
+        Stage("server: count the bytes of a reply", lambda reply: wire.ByteCounter().add(reply), 1, replied),
         Stage("server: the mean, once a round", finished.result, 1),
     ]
 

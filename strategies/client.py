@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -123,17 +123,24 @@ def each_client(config: ConfigRecord) -> Iterator[tuple[str, ConfigRecord]]:
         yield client, wire.filled(ConfigRecord(), own)
 
 
+@dataclass(frozen=True)
+class Row:
+    """What became of one client: why it gives no update ("" where it gives one), its numbers, and its own update."""
+
+    client: str
+    reason: str = ""
+    detail: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    update: Mapping[str, Array] = field(default_factory=dict)
+
+
 @dataclass
 class Pack:
     """The results of a message's clients so far: single updates, or their sum where ``summed`` names a weighting."""
 
     limits: Limits
     summed: str
-    clients: list[str] = field(default_factory=list)
-    reasons: list[str] = field(default_factory=list)
-    details: list[str] = field(default_factory=list)
-    metrics: list[dict[str, float]] = field(default_factory=list)
-    updates: dict[str, Array] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
     total: FixedPointSum | None = None
 
     @classmethod
@@ -148,26 +155,19 @@ class Pack:
     def add(self, client: str, content: RecordDict) -> None:
         """Take the handler's result for one client, unless its update has to be rejected."""
         metrics = wire.scalars(wire.metrics_of(content))
-        reason: Reason | None = None
+        reason, update = None, {}
         if self.summed:
             delta = wire.decode(wire.arrays_of(content, wire.UPDATE)[wire.DELTA]).astype(np.float32, copy=False)
             reason = self._sum(Update(client, delta, metrics.get(wire.NUM_EXAMPLES, math.nan), metrics))
         elif wire.UPDATE in content:
-            arrays = wire.arrays_of(content, wire.UPDATE)
-            self.updates.update({f"{len(self.clients)}/{name}": array for name, array in arrays.items()})
-        self._append(client, metrics, str(reason or ""))
+            update = dict(wire.arrays_of(content, wire.UPDATE))
+        self.rows.append(Row(client, str(reason or ""), "", metrics, update))
 
     def reject(self, client: str, error: Exception) -> None:
         """Note that a client gave no update, and why."""
         known = Reason.MALFORMED if isinstance(error, StrategyError) else Reason.ERROR
         reason = error.reason if isinstance(error, LayoutError) else known
-        self._append(client, {}, str(reason), _shortened(f"{type(error).__name__}: {error}"))
-
-    def _append(self, client: str, metrics: dict[str, float], reason: str, detail: str = "") -> None:
-        self.clients.append(client)
-        self.metrics.append(metrics)
-        self.reasons.append(reason)
-        self.details.append(detail)
+        self.rows.append(Row(client, str(reason), _shortened(f"{type(error).__name__}: {error}")))
 
     def _sum(self, update: Update) -> Reason | None:
         reason = judge(update, update.delta.size, self.limits)
@@ -178,21 +178,26 @@ class Pack:
 
     def content(self) -> RecordDict:
         """Return the records of the reply."""
-        arrays = wire.record_of(self.updates) if self.total is None else wire.array_record(self.total.to_arrays())
-        pack: dict[str, ConfigRecordValues] = {
-            wire.VERSION: wire.WIRE_VERSION,
-            wire.SUMMED: self.total is not None,
-            wire.CLIENTS: self.clients,
-            wire.REASONS: self.reasons,
-            wire.DETAILS: self.details,
+        return pack_content(self.rows, self.total)
+
+
+def pack_content(rows: Sequence[Row], total: FixedPointSum | None) -> RecordDict:
+    """Return the records of a reply for these clients: with their own updates, or with the sum of all where given."""
+    single = {f"{place}/{name}": array for place, row in enumerate(rows) for name, array in row.update.items()}
+    pack: dict[str, ConfigRecordValues] = {
+        wire.VERSION: wire.WIRE_VERSION,
+        wire.SUMMED: total is not None,
+        wire.CLIENTS: [row.client for row in rows],
+        wire.REASONS: [row.reason for row in rows],
+        wire.DETAILS: [row.detail for row in rows],
+    }
+    return RecordDict(
+        {
+            wire.PACK: ConfigRecord(pack),
+            wire.METRICS: wire.columns([row.metrics for row in rows]),
+            wire.UPDATE: wire.record_of(single) if total is None else wire.array_record(total.to_arrays()),
         }
-        return RecordDict(
-            {
-                wire.PACK: ConfigRecord(pack),
-                wire.METRICS: wire.columns(self.metrics),
-                wire.UPDATE: arrays,
-            }
-        )
+    )
 
 
 def _shortened(detail: str) -> str:

@@ -91,8 +91,10 @@ class ModelLayout:
         start = self._vector(global_)
 
         def subtract(array: AnyArray, place: slice, out: FloatVector) -> None:
-            exact = np.float32 if array.dtype == np.float32 else np.float64
-            np.subtract(array, start[place], out=out, dtype=exact, casting="same_kind")
+            if array.dtype == np.float32:
+                np.subtract(array, start[place], out=out)
+            else:
+                np.subtract(array, start[place], out=out, dtype=np.float64, casting="same_kind")
 
         return self._fill(local, subtract)
 

@@ -150,19 +150,19 @@ class _Bytes:
         offset = len(self.header)
         return _Bytes(self.header[place], self.elements[max(0, place.start - offset) : max(0, place.stop - offset)])
 
-    def bytes(self) -> bytes:
+    def joined(self) -> bytes:
         return self.header + self.elements.tobytes()
 
     def sample(self) -> bytes:
         """Return some bytes from the middle and the end: the beginning of all arrays of a shape is the same."""
         if len(self) <= 4 * SAMPLE:
-            return self.bytes()
+            return self.joined()
         middle = len(self) // 2
         places = (slice(middle, middle + SAMPLE), slice(len(self) - SAMPLE, len(self)))
-        return b"".join(self[place].bytes() for place in places)
+        return b"".join(self[place].joined() for place in places)
 
     def digest(self) -> bytes:
-        return hashlib.sha256(self.bytes()).digest()
+        return hashlib.sha256(self.joined()).digest()
 
 
 @functools.lru_cache(maxsize=1024)

@@ -138,9 +138,9 @@ class ReplyReader:
         if pack.summed:
             yield from self._sum(pack, arrays)
             return
-        payloads = _payloads(arrays)
+        by_position = payloads(arrays)
         for position in pack.accepted():
-            yield self._single(pack, payloads.get(str(position), {}), position)
+            yield self._single(pack, by_position.get(str(position), {}), position)
 
     def _plain(self, content: RecordDict, asked: Sequence[str]) -> Outcome:
         """Read the reply of a stock Flower app: full arrays and the number of examples, of one client."""
@@ -178,10 +178,10 @@ class ReplyReader:
         return update if reason is None else Rejection(update.client, reason)
 
 
-def _payloads(arrays: ArrayRecord) -> dict[str, dict[str, Array]]:
+def payloads(arrays: ArrayRecord) -> dict[str, dict[str, Array]]:
     """Group "<position>/<name>" by position, in one pass however many arrays there are."""
-    payloads: dict[str, dict[str, Array]] = {}
+    grouped: dict[str, dict[str, Array]] = {}
     for key, array in arrays.items():
         position, _, name = key.partition("/")
-        payloads.setdefault(position, {})[name] = array
-    return payloads
+        grouped.setdefault(position, {})[name] = array
+    return grouped

@@ -160,7 +160,12 @@ def filled(record: Record, values: Mapping[str, object]) -> Record:
 
 def config_of(message: Message) -> ConfigRecord:
     """Return the settings of a request, an empty record where it has none."""
-    record = message.content.get(CONFIG)
+    return settings_of(message.content)
+
+
+def settings_of(content: RecordDict, key: str = CONFIG) -> ConfigRecord:
+    """Return a record of settings of a content, an empty one where there is none."""
+    record = content.get(key)
     return record if isinstance(record, ConfigRecord) else ConfigRecord()
 
 

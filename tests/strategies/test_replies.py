@@ -387,12 +387,12 @@ def test_any_reply_is_an_outcome_for_each_client_and_leaves_a_finite_mean(
     assert sorted(client for clients in named for client in clients) == sorted(asked)
     for outcome in found:
         progress.take(outcome, aggregator, fold)
-    assert len(progress.weights) + progress.rejected.total() == len(asked)
+    assert len(progress.counted) + progress.rejected.total() == len(asked)
     mean = fold.result()
     assert np.isfinite(mean).all()
     # Whoever counts keeps the limits, so the mean stays within what such clients can do.
     assert float(np.linalg.norm(mean)) <= LIMITS.max_norm * 1.0001
-    if not progress.weights:
+    if not progress.counted:
         np.testing.assert_array_equal(mean, np.full(SIZE, 0.5, np.float32))
     assert all(math.isfinite(value) for value in progress.train_metrics().values())
 
