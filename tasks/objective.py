@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,13 +37,9 @@ class Objective:
             predictions = tf.argmax(outputs, axis=-1, output_type=y.dtype)
         return tf.cast(predictions == y, tf.float32)
 
-    def value(self, losses: tf.Tensor, variables: Sequence[tf.Variable], start: Sequence[tf.Tensor]) -> tf.Tensor:
-        """What one step minimises, a scalar: the mean of the batch's losses.
-
-        ``variables`` are the trainable weights and ``start`` their values at the beginning of the local training; terms
-        that tie a client to the global model (a proximal term) are added here. Called under the gradient tape.
-        """
-        return tf.reduce_mean(losses)
+    def value(self, losses: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
+        """What one step minimises, a scalar: the mean of the batch's losses, where ``mask`` [batch] is 1 if given."""
+        return tf.reduce_mean(losses) if mask is None else tf.reduce_sum(losses * mask) / tf.reduce_sum(mask)
 
 
 def objective_for(model: keras.Model, num_outputs: int) -> Objective:

@@ -5,21 +5,30 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import tensorflow as tf
 
-from tasks.batches import batch_order
+from tasks.batches import (
+    Batches,
+    ExampleBatches,
+    StreamBatches,
+    batch_width,
+    checked_batch,
+    does_not_fit,
+    ended,
+)
 from tasks.compiled import CompiledModel
-from tasks.data import ClientData, Examples
+from tasks.data import ClientData, Examples, Stream
 from tasks.errors import TaskError
 from tasks.models import build_model, check_fit
 from tasks.objective import objective_for
 from tasks.optimizers import make_optimizer
 from tasks.stream_errors import what_tensorflow_found
+from tasks.tensors import read_only
 
 EVALUATION_BATCH_SIZE = 500
 _log = logging.getLogger(__name__)
@@ -95,45 +104,47 @@ class Trainer:
     training: LocalTraining
     num_classes: int
 
-    def train(self, weights: Sequence[np.ndarray], data: ClientData, learning_rate: float, seed: int) -> TrainResult:
+    def train(
+        self, weights: Sequence[np.ndarray], data: ClientData, learning_rate: float, seed: int, share: float = 1.0
+    ) -> TrainResult:
         """Train from the weights (wire order: ``model.weights``) on the client's data; the arguments stay as they are.
 
-        ``seed`` (at least 0) decides the order of the examples and the dropout masks. Raises `TaskError` for data or
-        weights that do not fit the model.
+        ``seed`` (at least 0) decides the order of the examples and the dropout masks. With a ``share`` in (0, 1] below
+        1 only the first steps are done, that share of them rounded down but at least one: a straggler's partial work.
+        Weights that are read-only arrays must never change: they are not looked at again while they come back. Raises
+        `TaskError` for data, weights or a share that do not fit.
         """
         if len(data) == 0:
             raise TaskError("A client without training examples cannot train: raise min-client-examples.")
-        steps = self.training.steps_for(len(data))
-        start = (self._checked(weights), np.float32(learning_rate), self.compiled.seeds(seed))
-        batch_size = self.training.batch_size
-        with self.compiled.lock:
-            if isinstance(data, Examples):
-                x, y = self._arrays(data)
-                trained, sums = self.compiled.train_examples(
-                    *start, x, y, *batch_order(len(y), batch_size, steps, seed)
-                )
-            else:
-                epochs = math.ceil(steps / math.ceil(len(data) / batch_size))
-                stream = data.batches(batch_size, seed=seed, epochs=epochs)
-                trained, sums = _read(data, lambda: self.compiled.train_stream(*start, stream, np.int32(steps)))
-        loss, accuracy, _ = _means(sums)
-        return TrainResult([w.numpy() for w in trained], len(data), loss, accuracy, steps)
+        if not 0 < share <= 1:
+            raise TaskError(f"share={share} of a client's local steps is not allowed: it must be above 0, at most 1.")
+        steps = max(1, math.floor(self.training.steps_for(len(data)) * share))
+        batches = self._batches(data, steps, seed)
+        seeds, width = self.compiled.seeds(seed), batch_width(len(data), self.training.batch_size)
+        with self.compiled.lock, _told(data):
+            start = self._tensors(weights)
+            trained, sums = self.compiled.program(width).train(start, learning_rate, seeds, batches, steps)
+        loss, hits = (sums / batches.seen).tolist()
+        return TrainResult([read_only(weight) for weight in trained], len(data), loss, hits, steps)
 
     def evaluate(self, weights: Sequence[np.ndarray], data: ClientData) -> EvalResult:
         """Evaluate the weights on the data, in batches of `EVALUATION_BATCH_SIZE`; raises as `train` does."""
         if len(data) == 0:
             return EvalResult(0, math.nan, math.nan)
-        checked, size = self._checked(weights), EVALUATION_BATCH_SIZE
-        with self.compiled.lock:
-            if isinstance(data, Examples):
-                sums = self.compiled.evaluate_examples(checked, *self._arrays(data), np.int32(size))
-            else:
-                stream, steps = data.batches(size, seed=None, epochs=1), np.int32(math.ceil(len(data) / size))
-                sums = _read(data, lambda: self.compiled.evaluate_stream(checked, stream, steps))
-        loss, accuracy, seen = _means(sums)
+        with self.compiled.lock, _told(data):
+            start = self._tensors(weights)
+            parts = [self._fitting(data)] if isinstance(data, Examples) else self._evaluation_batches(data)
+            sums = sum(
+                self.compiled.evaluate(start, tf.constant(part.x), tf.constant(part.y), EVALUATION_BATCH_SIZE)
+                for part in parts
+            )
+        loss, hits, seen = np.asarray(sums).tolist()
         if seen != len(data):
-            raise TaskError(_ended(len(data)))
-        return EvalResult(seen, loss, accuracy)
+            raise TaskError(ended(len(data)))
+        return EvalResult(int(seen), loss / seen, hits / seen)
+
+    def _tensors(self, weights: Sequence[np.ndarray]) -> list[tf.Tensor]:
+        return self.compiled.kept.get(weights, lambda: [tf.constant(array) for array in self._checked(weights)])
 
     def _checked(self, weights: Sequence[np.ndarray]) -> list[np.ndarray]:
         own = self.compiled.model.weights
@@ -144,7 +155,13 @@ class Trainer:
             )
         return [np.asarray(value, dtype=w.dtype) for value, w in zip(weights, own, strict=True)]
 
-    def _arrays(self, data: Examples) -> tuple[np.ndarray, np.ndarray]:
+    def _batches(self, data: ClientData, steps: int, seed: int) -> Batches:
+        size = self.training.batch_size
+        if isinstance(data, Examples):
+            return ExampleBatches(self._fitting(data), size, steps, seed)
+        return StreamBatches(data, size, steps, seed, self.compiled.input_shape, self.num_classes)
+
+    def _fitting(self, data: Examples) -> Examples:
         shape = self.compiled.input_shape
         if data.x.shape[1:] != shape:
             raise TaskError(
@@ -157,32 +174,22 @@ class Trainer:
                 f"Labels out of range: the model has classes 0 to {self.num_classes - 1}, and the client's labels go "
                 f"from {low} to {high}: correct the labels, or change the model."
             )
-        return np.asarray(data.x, np.float32), np.asarray(data.y, np.int32)
+        return Examples(np.asarray(data.x, np.float32), np.asarray(data.y, np.int32))
+
+    def _evaluation_batches(self, stream: Stream) -> Iterator[Examples]:
+        for batch in stream.batches(EVALUATION_BATCH_SIZE, seed=None, epochs=1):
+            yield checked_batch(batch, self.compiled.input_shape, self.num_classes)
 
 
-Outcome = TypeVar("Outcome")
-
-
-def _read(stream: ClientData, call: Callable[[], Outcome]) -> Outcome:
-    """Make the call that reads the stream; TensorFlow's errors about its content become sentences."""
+@contextmanager
+def _told(data: ClientData) -> Iterator[None]:
+    """Turn TensorFlow's errors about the content of a stream into sentences."""
     try:
-        return call()
-    except tf.errors.OutOfRangeError as error:
-        raise TaskError(_ended(len(stream))) from error
+        yield
     except (tf.errors.OpError, TypeError) as error:
-        raise TaskError(
-            f"A stream of examples is corrupt, gone or does not fit the model ({what_tensorflow_found(error)}): check "
-            "its files, their shapes and labels."
-        ) from error
-
-
-def _ended(announced: int) -> str:
-    return f"A stream of examples ended before the {announced} that it announced: rewrite the client's files."
-
-
-def _means(sums: tf.Tensor) -> tuple[float, float, int]:
-    loss, hits, seen = sums.numpy().tolist()
-    return loss / seen, hits / seen, int(seen)
+        if isinstance(data, Examples):
+            raise
+        raise TaskError(does_not_fit(what_tensorflow_found(error))) from error
 
 
 def trainer(model: str, input_shape: tuple[int, ...], num_classes: int, training: LocalTraining) -> Trainer:

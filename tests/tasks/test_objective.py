@@ -62,7 +62,12 @@ def test_losses_and_hits_are_float32_per_example():
 
 
 def test_value_is_the_mean_of_the_losses():
-    assert float(Objective("binary").value(tf.constant([1.0, 2.0, 6.0]), [], [])) == 3.0
+    assert float(Objective("binary").value(tf.constant([1.0, 2.0, 6.0]))) == 3.0
+
+
+def test_value_leaves_out_what_is_masked():
+    mask = tf.constant([1.0, 1.0, 0.0])
+    assert float(Objective("categorical").value(tf.constant([1.0, 2.0, 6.0]), mask)) == 1.5
 
 
 def test_objectives_are_values():
