@@ -15,7 +15,7 @@ from simulation.draws import Draws
 from simulation.inline import InlineGrid
 from simulation.world import WorldGrid
 from strategies import registry
-from strategies.federated import FederatedStrategy
+from strategies.fedbuff import strategy_class
 from strategies.records import RoundRecord
 from strategies.terms import RoundRules
 from tests.strategies import toy_federation as toy
@@ -61,8 +61,10 @@ def run(
 ) -> tuple[list[np.ndarray], list[RoundRecord]]:
     """Train on a grid; return the final arrays and the records of rounds 1, 2, ..."""
     records: list[RoundRecord] = []
-    strategy = FederatedStrategy(
-        registry.build("fedavg", {"clients-per-round": 0, **(options or {})}),  # type: ignore[arg-type]
+    given = {"strategy": "fedavg", "clients-per-round": 0, **(options or {})}
+    composition = registry.build(str(given["strategy"]), given)  # type: ignore[arg-type]
+    strategy = strategy_class(composition)(
+        composition,
         RoundRules(**{"limits": toy.LIMITS, **rules}),  # type: ignore[arg-type]
         seed=seed,
         observers=[records.append],
