@@ -43,14 +43,15 @@ def sweep(
 
     plan = read_plan(sweep_file(file, project_folder()), project_folder(), Path.cwd())
     log_to_console()
-    logging.getLogger("app").setLevel(logging.WARNING)  # a line per run is enough: each round is in its directory
+    for name in ("app", "strategies"):  # a line per run is enough: what a round says is in the run's directory
+        logging.getLogger(name).setLevel(logging.WARNING)
     with _simulation(workers, engine, ray_address) as runner:
         best = carry_out(plan, runner, typer.echo)
     raise typer.Exit(0 if best is not None else FAILED)
 
 
 def sweep_file(argument: str, project: Path) -> Path:
-    """Return the file that is meant: a path, or the name of a ready-made sweep. Raises UserError where there is none."""
+    """Return the file that is meant: a path, or a ready-made sweep's name. Raises UserError where there is none."""
     ready = sorted((project / "presets" / "sweeps").glob("*.toml"))
     for file in (Path(argument), *(file for file in ready if file.stem == argument)):
         if file.is_file():
@@ -70,9 +71,8 @@ def carry_out(plan: Plan, runner: Runner, say: Say) -> Result | None:
     _make(folder)
     with only_one(folder):
         memory = Memory.open(folder, plan, code_fingerprint(user_modules(plan.config({}, 0, "").to_run_config())))
-        say(
-            f"{plan.configurations} configurations, {len(plan.seeds)} seeds; {len(memory.outcomes)} runs known in {folder}"
-        )
+        known = f"{len(memory.outcomes)} runs known in {folder}"
+        say(f"{plan.configurations} configurations, {len(plan.seeds)} seeds; {known}")
         through: list[Configuration] = []
         try:
             for configuration in run_sweep(plan, runner, memory, _Lines(plan, say).told):

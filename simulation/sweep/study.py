@@ -105,6 +105,7 @@ class _Judge:
 
     plan: Plan
     trial: Trial
+    num_rounds: int
     seen: int = -1
 
     def __call__(self, record: RoundRecord) -> None:
@@ -115,7 +116,7 @@ class _Judge:
         if value is not None and record.number > self.seen:
             self.seen = record.number
             self.trial.report(value, step=record.number)
-            if self.trial.should_prune():
+            if record.number < self.num_rounds and self.trial.should_prune():
                 raise Pruned(f"Stopped after round {record.number}: others were better by then.")
 
 
@@ -131,16 +132,16 @@ class _Attempt:
     def configuration(self, number: int, values: Assignment, trial: Trial, progress: Progress) -> Configuration:
         ended: list[Ended] = []
         for seed in self.plan.seeds:
-            judge = _Judge(self.plan, trial) if self.plan.halving and not ended else None
-            ended.append(self._run(number, values, seed, judge))
+            ended.append(self._run(number, values, seed, None if ended else trial))
             progress(Configuration(number, values, tuple(ended)))
             if ended[-1].outcome.state != "completed":
                 break
         return Configuration(number, values, tuple(ended))
 
-    def _run(self, number: int, values: Assignment, seed: int, judge: _Judge | None) -> Ended:
+    def _run(self, number: int, values: Assignment, seed: int, trial: Trial | None) -> Ended:
         named = self.plan.config(values, seed, f"trial-{number}-seed-{seed}").to_run_config()
         config = RunConfig.from_run_config({**named, "runs-dir": str(self.memory.folder)})
+        judge = _Judge(self.plan, trial, config.num_rounds) if trial and self.plan.halving else None
         known = self.memory.find(config)
         if known is not None:
             run = _read(self.memory.folder, known)
