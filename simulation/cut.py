@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flwr.app import ArrayRecord, ConfigRecord, ConfigRecordValues, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 
 from strategies import wire
 from strategies.admission import Reason
-
-PER_CLIENT = (wire.CLIENTS, wire.SEEDS, wire.SHARES)
+from strategies.client import Row, pack_content
+from strategies.packs import split
 
 
 @dataclass(frozen=True)
@@ -26,62 +26,55 @@ class Cut:
     details: Sequence[str]
 
     @property
-    def kept(self) -> list[int]:
-        """The positions of the clients that are run."""
-        return [position for position, reason in enumerate(self.reasons) if not reason]
+    def clients(self) -> list[str]:
+        """Whom the request asks."""
+        return wire.text_list(wire.config_of(self.request), wire.CLIENTS)
+
+    @property
+    def kept(self) -> list[str]:
+        """Those of them that are run."""
+        return [client for client, reason in zip(self.clients, self.reasons, strict=True) if not reason]
+
+    @property
+    def rejected(self) -> list[Row]:
+        """What becomes of the others."""
+        rows = map(Row, self.clients, self.reasons, self.details)
+        return [row for row in rows if row.reason]
 
     def message(self) -> Message | None:
         """Return the request to those that are run, None where nobody is; the same message where nothing changes."""
         if not self.kept:
             return None
-        if len(self.kept) == len(self.reasons) and all(share == 1 for share in self.shares):
+        content = self.request.content
+        if any(share < 1 for share in self.shares):
+            config = ConfigRecord({**wire.config_of(self.request), wire.SHARES: list(self.shares)})
+            content = RecordDict({**content, wire.CONFIG: config})
+        if self.rejected:
+            (content,) = split(content, [self.kept])
+        if content is self.request.content:
             return self.request
-        config = wire.config_of(self.request)
-        columns: dict[str, ConfigRecordValues] = {wire.SHARES: list(self.shares)}
-        columns |= {key: config[key] for key in PER_CLIENT if key in config and key != wire.SHARES}
-        kept = {key: [values[position] for position in self.kept] for key, values in columns.items()}  # type: ignore[index]
-        content = RecordDict({**self.request.content, wire.CONFIG: ConfigRecord({**config, **kept})})  # type: ignore[dict-item]
         meta = self.request.metadata
         return Message(content, meta.dst_node_id, meta.message_type, ttl=meta.ttl, group_id=meta.group_id)
 
     def completed(self, reply: Message) -> Message:
         """Return the reply with the rejections of those that were not run."""
-        if len(self.kept) == len(self.reasons):
+        rejected = self.rejected
+        if not rejected:
             return reply
         if reply.has_error():
-            detail = reply.error.reason or ""
-            return self.answer([str(Reason.ERROR)] * len(self.kept), [detail] * len(self.kept))
+            failed = [Row(client, str(Reason.ERROR), reply.error.reason or "") for client in self.kept]
+            return self._reply([*failed, *rejected])
         pack, metrics = reply.content.get(wire.PACK), reply.content.get(wire.METRICS)
-        if not isinstance(pack, ConfigRecord) or not isinstance(metrics, MetricRecord):
-            return reply
-        added = len(self.reasons) - len(self.kept)
-        clients, reasons, details = self._rejected()
-        for key, values in ((wire.CLIENTS, clients), (wire.REASONS, reasons), (wire.DETAILS, details)):
-            pack[key] = [*wire.text_list(pack, key), *values]
-        for name, column in metrics.items():
-            metrics[name] = [*column, *[float("nan")] * added] if isinstance(column, list) else column
+        if isinstance(pack, ConfigRecord) and isinstance(metrics, MetricRecord):  # else it is not of our mods
+            for key, attribute in ((wire.CLIENTS, "client"), (wire.REASONS, "reason"), (wire.DETAILS, "detail")):
+                pack[key] = [*wire.text_list(pack, key), *(getattr(row, attribute) for row in rejected)]
+            for name, column in metrics.items():
+                metrics[name] = [*column, *[float("nan")] * len(rejected)] if isinstance(column, list) else column
         return reply
 
-    def answer(self, reasons: Sequence[str] = (), details: Sequence[str] = ()) -> Message:
-        """Return a reply without updates, in which those that were run have these reasons."""
-        cut_clients, cut_reasons, cut_details = self._rejected()
-        asked = wire.text_list(wire.config_of(self.request), wire.CLIENTS)
-        pack: dict[str, ConfigRecordValues] = {
-            wire.VERSION: wire.WIRE_VERSION,
-            wire.SUMMED: False,
-            wire.CLIENTS: [*(asked[position] for position in self.kept), *cut_clients],
-            wire.REASONS: [*reasons, *cut_reasons],
-            wire.DETAILS: [*details, *cut_details],
-        }
-        records = {wire.PACK: ConfigRecord(pack), wire.METRICS: MetricRecord({}), wire.UPDATE: ArrayRecord({})}
-        return Message(RecordDict(records), reply_to=self.request)  # type: ignore[arg-type]
+    def not_run(self) -> Message:
+        """Return the reply to a request of which nobody is run."""
+        return self._reply(self.rejected)
 
-    def _rejected(self) -> tuple[list[str], list[str], list[str]]:
-        """Return clients, reasons and details of those that were not run."""
-        asked = wire.text_list(wire.config_of(self.request), wire.CLIENTS)
-        places = [position for position, reason in enumerate(self.reasons) if reason]
-        return (
-            [asked[position] for position in places],
-            [self.reasons[position] for position in places],
-            [self.details[position] for position in places],
-        )
+    def _reply(self, rows: Sequence[Row]) -> Message:
+        return Message(pack_content(rows, None), reply_to=self.request)

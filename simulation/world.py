@@ -209,7 +209,7 @@ class WorldGrid(Grid):
 
     def _complete(self, message_id: str) -> Message:
         expected = self._expected.pop(message_id)
-        return expected.cut.completed(self._computed.pop(message_id)) if expected.computed else expected.cut.answer()
+        return expected.cut.completed(self._computed.pop(message_id)) if expected.computed else expected.cut.not_run()
 
     def _id_of(self, message: Message | None) -> str:
         if message is not None:
