@@ -18,6 +18,12 @@ from app.errors import UserError
 
 USER_ERROR = 2
 
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--run-config", "-c", metavar="KEY=VALUE|FILE.toml|PRESET", help="Change the run config; repeatable."),
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Flower's and the workers' whole log.")]
+
 commands = typer.Typer(
     name="fedkeras",
     help="Federated learning for Keras models on Flower.",
@@ -57,17 +63,12 @@ def run(
         str | None,
         typer.Argument(help="A SuperLink connection of Flower's config.toml; none = its default, a simulation."),
     ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--run-config", "-c", metavar="KEY=VALUE|FILE.toml|PRESET", help="Change the run config; repeatable."
-        ),
-    ] = None,
+    overrides: Overrides = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes that train in a simulation; default: one per core.")
     ] = None,
     gpus: Annotated[float, typer.Option(min=0, help="GPUs that a simulation's workers share.")] = 0.0,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Flower's and the workers' whole log.")] = False,
+    verbose: Verbose = False,
 ) -> None:
     """Train a federated model and say how the run ended."""
     from app import flower_run

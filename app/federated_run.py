@@ -7,8 +7,10 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp import Grid
@@ -17,10 +19,12 @@ from app.compose import composition, data_spec, learning_rate, round_rules
 from app.config import RunConfig
 from app.errors import RunRefused, UserError
 from app.fingerprint import code_fingerprint, code_location, user_modules
+from app.log_filter import RUN_DIRECTORY
 from app.report.build import write_report
 from app.run_directory import RunDirectory, RunState
-from app.sinks import run_sinks
+from app.sinks import Sink, run_sinks
 from app.units import percent
+from app.user_paths import user_path
 from strategies import wire
 from strategies.census import Census
 from strategies.describe import properties_in_common
@@ -49,20 +53,43 @@ def _logged(what: str) -> Iterator[None]:
         logger.exception("%s", what)
 
 
+class MakeSinks(Protocol):
+    """What opens the sinks of a run, as `app.sinks.run_sinks` does."""
+
+    def __call__(self, directory: RunDirectory, logger: logging.Logger, num_rounds: int) -> Sequence[Sink]:
+        """Return the sinks."""
+
+
 @dataclass
 class FederatedRun:
     """A run in progress. ``rounds`` counts the finished ones; ``last`` is the record of the latest central evaluation.
 
-    ``observers`` are told of each round after the run's own sinks.
+    ``observers`` are told of each round after the run's own sinks, and may raise to end the run.
     """
 
     config: RunConfig
     directory: RunDirectory
     observers: Sequence[Observer] = ()
+    make_sinks: MakeSinks = run_sinks
     rounds: int = 0
     last: RoundRecord | None = None
     _strategy: FederatedStrategy | None = None
     _open: threading.Lock = field(default_factory=threading.Lock)  # taken, for good, by whoever closes the run
+
+    @classmethod
+    def of(
+        cls, config: RunConfig, observers: Sequence[Observer] = (), make_sinks: MakeSinks = run_sinks
+    ) -> FederatedRun:
+        """Make a run with a directory of its own; raises UserError where there can be none."""
+        runs_dir = user_path(config.runs_dir, "runs-dir")
+        directory = RunDirectory.create(runs_dir, run_name(config), datetime.now())
+        logger.info("%s%s", RUN_DIRECTORY, directory.path)
+        return cls(config, directory, observers, make_sinks)
+
+    def run(self, grid: Grid) -> None:
+        """Train from the first round to the report, whatever happens in between; raises as `execute` does."""
+        with self.status():
+            self.execute(grid)
 
     def execute(self, grid: Grid) -> None:
         """Train and save everything. Raises UserError, TaskError or StrategyError for what the user can mend."""
@@ -75,7 +102,7 @@ class FederatedRun:
         census.start(config.min_nodes, config.node_timeout, meanwhile=lambda: self.task)
         self._check_nodes(census)
         self._write_population(census)
-        sinks = run_sinks(self.directory, logger, config.num_rounds)
+        sinks = self.make_sinks(self.directory, logger, config.num_rounds)
         self._strategy = FederatedStrategy(
             parts,
             round_rules(config),
@@ -188,3 +215,11 @@ class FederatedRun:
         model = self.task.build_model()
         model.set_weights(wire.read_weights(arrays).arrays)
         self.directory.save_model(model)
+
+
+def run_name(config: RunConfig) -> str:
+    """Return the run's name: as given, or what is learnt by which model; of a path, only what the file is called."""
+    kind, colon, place = config.dataset.partition(":")
+    is_path = colon and kind in ("npz", "tfrecord")
+    data = Path(place.partition("?")[0]).stem if is_path else config.dataset
+    return config.name or f"{data}-{config.model}"

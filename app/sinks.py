@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import queue
+import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -113,14 +116,59 @@ class TensorBoard:
         self._file.flush()
 
 
+class Background:
+    """Feeds other sinks in a thread of its own, so that the next round need not wait for the disk.
+
+    At most ``MOST_WAITING`` records wait; then `round` waits too. What a sink raises is raised by the next call of
+    `round` or `close`, and the sinks get no more records. `close` writes what still waits.
+    """
+
+    MOST_WAITING = 64
+
+    def __init__(self, sinks: Sequence[Sink]) -> None:
+        self._sinks = sinks
+        self._records: queue.Queue[RoundRecord | None] = queue.Queue(self.MOST_WAITING)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="sinks", daemon=True)
+        self._thread.start()
+
+    def round(self, record: RoundRecord) -> None:
+        """Hand the record on."""
+        self._complain()
+        self._records.put(record)
+
+    def close(self) -> None:
+        """Wait until all records are written, and close the sinks; again changes nothing."""
+        if self._thread.is_alive():
+            self._records.put(None)
+            self._thread.join()
+            for sink in self._sinks:
+                sink.close()
+        self._complain()
+
+    def _complain(self) -> None:
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def _work(self) -> None:
+        failed = False
+        while (record := self._records.get()) is not None:
+            try:
+                for sink in () if failed else self._sinks:
+                    sink.round(record)
+            except Exception as error:
+                failed, self._error = True, error
+
+
+def file_sinks(directory: RunDirectory) -> tuple[Sink, ...]:
+    """Return the sinks that write into the run directory."""
+    return JsonLines(directory.metrics), ClientsJsonLines(directory.clients), TensorBoard(directory.tensorboard)
+
+
 def run_sinks(directory: RunDirectory, logger: logging.Logger, num_rounds: int) -> tuple[Sink, ...]:
-    """Return the sinks that every run has."""
-    return (
-        JsonLines(directory.metrics),
-        ClientsJsonLines(directory.clients),
-        TensorBoard(directory.tensorboard),
-        LogLine(logger, num_rounds),
-    )
+    """Return the sinks of a run in a deployment: each round is on the disk before the next begins."""
+    return (*file_sinks(directory), LogLine(logger, num_rounds))
 
 
 def scalars(record: RoundRecord) -> dict[str, float]:
