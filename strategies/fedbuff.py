@@ -85,10 +85,7 @@ class BufferedStrategy(FederatedStrategy):
         progress = self._progress = RoundProgress(number, [], rate_of(origin.settings), goal=size)
         with progress.phase("train"):
             fold = self._fill(grid, origin)
-            if not progress.cohort and self._slots.working:
-                arrays, metrics = progress.skip("no client has finished in time ('round-timeout')")
-            else:
-                arrays, metrics = self._step(fold, origin.weights)
+            arrays, metrics = self._step(fold, origin.weights)
         self._steps += arrays is not None
         self._keep(number, result, arrays, metrics)
 

@@ -1,6 +1,6 @@
 """Sending and collecting: replies as they arrive, a deadline, and replies that cannot be decoded."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -163,3 +163,103 @@ def test_replies_are_not_kept() -> None:
         gc.collect()
         most = max(most, sum(ref() is not None for ref in alive))
     assert most <= 2  # the one just yielded, and the one that it replaces
+
+
+# Grids that say themselves when replies arrive.
+
+
+@dataclass
+class PromptGrid(InlineGrid):
+    """Replies arrive at the instants that a script names, by position; ``now`` is the time by its own clock."""
+
+    instants: list[float] = field(default_factory=list)
+    time: float = 0.0
+    asked: list[tuple[int, float]] = field(default_factory=list)
+    lost: set[int] = field(default_factory=set)
+
+    def now(self) -> float:
+        return self.time
+
+    def online(self, clients: Sequence[str]) -> list[str]:
+        return list(clients)
+
+    def wait_for_clients(self) -> bool:
+        return True
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        return [one for one in super().push_messages(messages) if int(one[8:]) - 1 not in self.lost]
+
+    def next_arrivals(self, message_ids: Collection[str], timeout: float) -> list[Message]:
+        self.asked.append((len(message_ids), timeout))
+        due = {one: self.instants[int(one[8:]) - 1] for one in message_ids}
+        instant = min(due.values())
+        if instant > self.time + timeout:
+            self.time += timeout
+            return []
+        self.time = instant
+        ready = sorted(one for one in due if due[one] == instant)
+        return [Message(RecordDict(), reply_to=self._waiting.pop(one)) for one in ready]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        raise AssertionError("nobody should poll this grid")
+
+
+def prompt(instants: list[float], **script: object) -> tuple[PromptGrid, list[Message]]:
+    nodes = {node: {} for node in range(1, len(instants) + 1)}
+    grid = PromptGrid(app(), nodes, instants=instants, **script)  # type: ignore[arg-type]
+    return grid, [Message(RecordDict(), node, "train", ttl=60.0) for node in nodes]
+
+
+def test_a_grid_that_knows_of_arrivals_is_waited_for_and_never_polled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("strategies.exchange.time.sleep", lambda seconds: pytest.fail("slept"))
+    grid, requests = prompt([3.0, 1.0, 3.0, 2.0])
+    exchange = Exchange(grid, requests, timeout=10)
+    assert answered(exchange.replies()) == [2, 4, 1, 3]
+    assert grid.asked == [(4, 10.0), (3, 9.0), (2, 8.0)]  # the deadline is by the grid's own clock
+    assert exchange.unanswered() == []
+
+
+def test_all_of_one_instant_come_together_and_after_the_deadline_none() -> None:
+    grid, requests = prompt([2.0, 1.0, 2.0, 5.0])
+    exchange = Exchange(grid, requests, timeout=4)
+    assert [answered(exchange.next_arrivals(4 - grid.time)) for _ in range(3)] == [[2], [1, 3], []]
+    assert exchange.unanswered() == [requests[3]] and grid.time == 4.0
+    grid, requests = prompt([2.0, 1.0, 2.0, 5.0])
+    assert answered(Exchange(grid, requests, timeout=4).replies()) == [2, 1, 3]
+
+
+def test_more_can_be_sent_while_others_are_open_and_some_be_forgotten() -> None:
+    grid, requests = prompt([2.0, 9.0, 3.0, 1.0])
+    exchange = Exchange(grid, requests[:2], timeout=100)
+    assert answered(exchange.next_arrivals(100)) == [1]
+    exchange.send(requests[2:])
+    assert answered(exchange.next_arrivals(100)) == [4]
+    exchange.forget(requests[1].metadata.message_id)
+    assert answered(exchange.next_arrivals(100)) == [3]
+    assert exchange.next_arrivals(100) == [] and exchange.unanswered() == []
+    assert grid.asked[-1][0] == 1  # nothing is asked for what is forgotten or answered
+
+
+def test_what_such_a_grid_did_not_take_is_an_error_at_once() -> None:
+    grid, requests = prompt([1.0, 1.0], lost={0})
+    replies = list(Exchange(grid, requests, timeout=5).replies())
+    assert answered(replies) == [1, 2]
+    assert [reply.has_error() and reply.error.code for reply in replies] == [NOT_SENT, False]
+
+
+def test_a_polled_grid_can_be_sent_more_too() -> None:
+    grid, requests = grid_and_requests(3, delays={0: 6, 1: 0, 2: 1})
+    exchange = Exchange(grid, requests[:1], timeout=30)
+    exchange.send(requests[1:])
+    assert [answered(exchange.next_arrivals(30)) for _ in range(4)] == [[2], [3], [1], []]
+
+
+def test_a_polled_wait_ends_with_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("strategies.exchange.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("strategies.exchange.time.sleep", lambda seconds: clock.append(clock.pop() + seconds))
+    grid, requests = grid_and_requests(2, delays={0: 10**9, 1: 10**9})
+    exchange = Exchange(grid, requests, timeout=100)
+    assert exchange.next_arrivals(7.0) == [] and clock == [pytest.approx(7.0)]
+    grid.delays[1] = 0
+    assert answered(exchange.next_arrivals(7.0)) == [2]

@@ -5,6 +5,7 @@ import random
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from strategies.population import ClientInfo
 from strategies.records import RoundRecord
 from strategies.terms import RoundRules
 from tests.strategies import toy_federation as toy
+from tests.strategies.scripted_world import ScriptedWorld
 from tests.strategies.toy_federation import BAD, WireGrid
 
 CLIENTS = tuple(ClientInfo(str(number), num_examples=number + 1) for number in range(6))
@@ -489,3 +491,138 @@ def test_no_reply_is_kept_once_it_is_folded() -> None:
     toy.run(toy.app(), rounds=3, clients_per_message=1, tamper=watch)
     assert len(alive) == 18
     assert most <= 1  # while the next is made, at most the one before
+
+
+# More clients than a round needs.
+
+
+def select(grid: InlineGrid, rounds: int = 1, over: float = 2.0, **rules: object):
+    records: list[RoundRecord] = []
+    strategy = FederatedStrategy(
+        registry.build("fedavg", {"clients-per-round": 3, "over-selection": over}),
+        RoundRules(**{"limits": toy.LIMITS, **rules}),
+        seed=7,
+        observers=[records.append],
+    )
+    result = strategy.start(grid, toy.start_arrays(), num_rounds=rounds, timeout=30.0)
+    return result.arrays.to_numpy_ndarrays(), records[1:]
+
+
+def test_a_round_ends_with_as_many_good_updates_as_it_needs(clock: list[float]) -> None:
+    """Client 3 never answers and 5 fails: the first three of the others count, and nobody waits for more."""
+    bad = {"5": broken("5")["5"]}
+    grid = WireGrid(toy.app(bad=bad), InlineGrid.of(toy.app(), 2).node_configs, tamper=too_late)
+    weights, (record,) = select(grid, clients_per_message=1)
+    assert len(record.selected) == 6 and len(record.accepted) == 3
+    assert record.rejected == {"surplus": 2, "error": 1} or record.rejected == {"surplus": 3}
+    others = [client for client in toy.IDS if client not in record.accepted]
+    assert toy.same(weights, toy.without(*others, rounds=1))
+    assert clock[0] < 1001.0
+
+
+def test_surplus_updates_of_one_reply_do_not_count_where_they_can_be_told_apart() -> None:
+    grid = InlineGrid.of(toy.app(), 1)
+    _, (packed,) = select(grid)
+    assert len(packed.accepted) == 6  # one exact sum: it counts whole
+    _, records = select(InlineGrid.of(toy.app(), 3), rounds=2)
+    assert all(len(record.accepted) == 4 for record in records)  # two sums of two
+
+
+def test_without_over_selection_every_client_is_waited_for() -> None:
+    _, (record,) = select(InlineGrid.of(toy.app(), 2), over=1.0)
+    assert len(record.selected) == len(record.accepted) == 3
+
+
+# In a simulated world.
+
+
+def in_world(world: ScriptedWorld, rounds: int = 2, options: dict | None = None, **rules: object) -> list[RoundRecord]:
+    records: list[RoundRecord] = []
+    composition = registry.build("fedavg", {"clients-per-round": 2, **(options or {})})
+    strategy = FederatedStrategy(composition, RoundRules(**rules), seed=7, observers=[records.append])
+    strategy.start(world, wire.array_record({"w": np.zeros(3, np.float32)}), num_rounds=rounds, timeout=1000.0)
+    return records
+
+
+def test_rounds_show_simulated_seconds_and_requests_the_rules_of_the_world() -> None:
+    world = ScriptedWorld.with_nodes(count=6, duration=lambda start: 4.0)
+    records = in_world(world, 3, {"over-selection": 1.5}, round_deadline=9.0)
+    assert [record.simulated_seconds for record in records] == [0.0, 4.0, 8.0, 12.0]
+    configs = [wire.config_of(message) for message in world.sent]
+    assert {(config[wire.DEADLINE], config[wire.GOAL]) for config in configs} == {(9.0, 2)}
+    assert {(c[wire.DEADLINE], c[wire.GOAL]) for c in map(wire.config_of, world_without_rules().sent)} == {(0.0, 0)}
+
+
+def world_without_rules() -> ScriptedWorld:
+    world = ScriptedWorld.with_nodes()
+    in_world(world, 1)
+    return world
+
+
+def test_in_a_world_every_reply_is_taken_as_the_world_has_chosen_already() -> None:
+    """The scripted world rejects nobody: so more count than the goal, and none is called surplus by the server."""
+    records = in_world(ScriptedWorld.with_nodes(count=6), 2, {"over-selection": 2.0}, clients_per_message=1)
+    assert [len(record.accepted) for record in records[1:]] == [4, 4]
+    assert all(not record.rejected for record in records)
+
+
+def test_only_clients_that_are_online_are_selected() -> None:
+    world = ScriptedWorld.with_nodes(count=6, away=lambda client, now: (int(client) + int(now)) % 2 == 0)
+    records = in_world(world, 6)
+    for before, record in pairwise(records):
+        assert all((int(client) + int(before.simulated_seconds or 0)) % 2 for client in record.selected)
+        assert len(record.selected) == 2
+
+
+def test_a_round_begins_when_somebody_is_online() -> None:
+    world = ScriptedWorld.with_nodes(away=lambda client, now: now < 50)
+    assert [record.simulated_seconds for record in in_world(world)] == [0.0, 51.0, 52.0]
+
+
+def test_a_round_for_which_nobody_will_ever_be_online_is_skipped_with_a_sentence() -> None:
+    world = ScriptedWorld.with_nodes(away=lambda client, now: now >= 2)
+    world.wait_for_clients = lambda: False  # type: ignore[method-assign]
+    with pytest.raises(StrategyError, match="the last because no client is online, and none will ever be"):
+        in_world(world, 9)
+
+
+# What a round costs.
+
+
+def test_the_population_is_put_together_once_and_again_when_nodes_change(clock: list[float]) -> None:
+    grid = MovingGrid(toy.app(), {0: {}, 1: {}}, plan=[{0, 1}])
+    census = Census(grid, 100.0)
+    census.start(1, 1.0)
+    first = census.population()
+    census.refresh()
+    assert census.population() is first
+    grid.plan = [{0}]
+    census.refresh()
+    assert census.population().ids == ("0", "1") and census.population() is census.population()
+
+
+def test_a_round_touches_only_the_clients_of_its_cohort() -> None:
+    grid = InlineGrid.of(toy.app([str(number) for number in range(5000)]), 2)
+    touched = []
+
+    class Watched(tuple):
+        def __iter__(self):
+            raise AssertionError("somebody went through the whole population")
+
+        def __getitem__(self, place):
+            touched.append(place)
+            return super().__getitem__(place)
+
+    strategy = FederatedStrategy(
+        registry.build("fedavg", {"clients-per-round": 20}), RoundRules(federated_evaluate_clients=7)
+    )
+    strategy.census = census = Census(grid, 10.0)
+    census.start(1, 1.0)
+    population = census.population()
+    population.clients, population.ids = Watched(population.clients), Watched(population.ids)
+    arrays = toy.start_arrays()
+    for number in range(1, 4):
+        messages = list(strategy.configure_train(number, arrays, ConfigRecord(), grid))
+        strategy.aggregate_train(number, grid.send_and_receive(messages))
+        strategy.configure_evaluate(number, arrays, ConfigRecord(), grid)
+    assert len(touched) == 3 * (20 + 7)

@@ -48,6 +48,21 @@ def test_unknown_sizes_count_as_the_average() -> None:
     assert nothing_known.assign(["a", "b"]) == {1: ["a"], 2: ["b"]}
 
 
+def test_nodes_that_have_work_already_get_less() -> None:
+    population = Population(people(a=5, b=5, c=5), [1, 2])
+    # a 5 -> 2 (5 < 12), b -> 2 (5 < 12), c -> 2 (10 < 12)
+    assert population.assign(["a", "b", "c"], {1: 12.0}) == {2: ["a", "b", "c"]}
+    assert population.assign(["a"], {1: 1.0, 7: 0.0}) == {2: ["a"]}  # node 7 is gone
+
+
+def test_what_clients_said_to_have() -> None:
+    population = Population(people(a=10, b=None, c=0), [1])
+    assert population.described(["b", "a", "c"]) == {"a": 10, "c": 0}
+    assert population.loads(["b", "a"]) == {"b": 10.0, "a": 10.0}
+    assert population.ids == ("a", "b", "c")
+    assert "a" in population and "z" not in population
+
+
 def test_messages_hold_at_most_so_many_clients() -> None:
     population = Population(people(a=5, b=4, c=3, d=2, e=1), [1])
     cohort = ["a", "b", "c", "d", "e"]

@@ -1,6 +1,6 @@
 """The requests of a phase and the replies to them: seeds, names, bytes, and who has not been answered for."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from flwr.app import ArrayRecord, Message, RecordDict
@@ -8,7 +8,8 @@ from flwr.app import ArrayRecord, Message, RecordDict
 from simulation.inline import InlineGrid
 from strategies import wire
 from strategies.exchange import NOT_SENT
-from strategies.requests import Correspondence, RequestWriter
+from strategies.population import ClientInfo, Population
+from strategies.requests import Correspondence, RequestWriter, packs_for
 from strategies.seeding import child_seed
 from tests.strategies.test_wire import pushed_bytes
 from tests.strategies.toy_federation import app, message_with, over_the_wire, start_arrays
@@ -101,3 +102,36 @@ def test_a_message_that_could_not_be_sent_has_a_reply_of_no_bytes() -> None:
     replies = list(letters.answered(letters.exchange(grid, 10.0**6)))
     assert [(reply.error.code, clients) for reply, clients in replies] == [(NOT_SENT, ["a"]), (NOT_SENT, ["b", "c"])]
     assert letters.unanswered() == [] and letters.bytes_up == 0
+
+
+# Which clients travel together.
+
+
+class Packer(InlineGrid):
+    """A grid that packs by itself: everybody to node 2, the longest alone."""
+
+    def packs(self, cohort: Sequence[tuple[str, float]]) -> list[tuple[int, list[str]]]:
+        self.given = dict(cohort)
+        first, *others = sorted(self.given, key=lambda client: (-self.given[client], client))
+        return [(2, [first]), (2, others)]
+
+
+def packer() -> Packer:
+    return Packer(app(), InlineGrid.of(app(), 2).node_configs)
+
+
+CROWD = [ClientInfo("a", 5), ClientInfo("b", 9), ClientInfo("c", None)]
+
+
+def test_a_grid_that_packs_is_asked_with_loads() -> None:
+    grid = packer()
+    assert packs_for(grid, Population(CROWD, [1, 2]), ["a", "b", "c"], 0) == [(2, ["b"]), (2, ["c", "a"])]
+    assert grid.given == {"a": 5.0, "b": 9.0, "c": 7.0}  # whose size is unknown is taken for the average
+
+
+def test_it_is_not_asked_where_it_may_not_choose() -> None:
+    bound = Population(CROWD, [1, 2], {"a": [1]})
+    assert packs_for(packer(), bound, ["a"], 0) == [(1, ["a"])]
+    free = Population(CROWD, [1, 2])
+    assert packs_for(packer(), free, ["b", "a"], 1) == free.messages(["b", "a"], 1)
+    assert packs_for(InlineGrid.of(app(), 2), free, ["b", "a"], 0) == free.messages(["b", "a"])

@@ -7,9 +7,10 @@ import pytest
 
 from strategies.admission import Reason
 from strategies.aggregators import WeightedMean
+from strategies.errors import StrategyError
 from strategies.fixed_point import FixedPointSum
 from strategies.replies import Rejection
-from strategies.rounds import RoundProgress
+from strategies.rounds import RoundProgress, rate_of
 from strategies.updates import PartialSum, Update
 
 MEAN = WeightedMean("examples")
@@ -83,3 +84,68 @@ def test_a_skipped_round_is_recorded_as_such() -> None:
     assert progress.record(None, None).skipped is False
     progress.skipped = "nobody came"
     assert progress.record({"loss": 1.0}, None).skipped is True
+
+
+def test_a_round_with_a_goal_is_complete_when_so_many_count() -> None:
+    fold, progress = MEAN.start(2), RoundProgress(1, ["a", "b", "c", "d", "e"], goal=2)
+    progress.take(update("a", 1.0, 1.0), MEAN, fold)
+    progress.take(Rejection("b", Reason.NORM), MEAN, fold)
+    assert not progress.complete
+    progress.take(update("c", 3.0, 1.0), MEAN, fold)
+    assert progress.complete
+    progress.take(update("d", 100.0, 1.0), MEAN, fold)
+    progress.take(Rejection("f", Reason.ERROR), MEAN, fold)
+    progress.reject_unanswered(["e"])
+    np.testing.assert_array_equal(fold.result(), np.full(2, 2.0, np.float32))
+    assert progress.rejected == {"norm": 1, "surplus": 2, "error": 1}
+    assert progress.record(None, None).accepted == ("a", "c")
+
+
+def test_a_partial_sum_counts_whole_or_not_at_all() -> None:
+    fold, progress = MEAN.start(2), RoundProgress(1, ["a", "b", "c", "d"], goal=1)
+    progress.take(partial({"a": (1.0, 1.0), "b": (3.0, 1.0)}), MEAN, fold)
+    progress.take(partial({"c": (9.0, 1.0), "d": (9.0, 1.0)}), MEAN, fold)
+    assert [client for client, _, _ in progress.counted] == ["a", "b"] and progress.rejected == {"surplus": 2}
+
+
+def test_without_a_goal_a_round_wants_all() -> None:
+    fold, progress = MEAN.start(2), RoundProgress(1, ["a"])
+    progress.take(update("a", 1.0, 1.0), MEAN, fold)
+    assert not progress.complete
+
+
+@pytest.mark.parametrize(
+    ("cohort", "population", "good", "needed", "why"),
+    [
+        ([], 0, 0, 1, "no node with clients was connected"),
+        ([], 5, 0, 1, "no client is online, and none will ever be ('availability', 'availability-trace')"),
+        (["a", "b"], 2, 0, 0, "0 of 2 clients gave a good reply, but 1 are needed ('min-replies')"),
+        (["a", "b"], 2, 1, 2, "1 of 2 clients gave a good reply, but 2 are needed ('min-replies')"),
+        (["a", "b"], 2, 1, 1, ""),
+    ],
+)
+def test_why_a_round_falls_short(cohort: list[str], population: int, good: int, needed: int, why: str) -> None:
+    progress = RoundProgress(1, cohort, population=population)
+    progress.counted.extend(("a", 1.0, {}) for _ in range(good))
+    assert progress.shortfall(needed) == why
+
+
+def test_a_run_ends_with_the_last_skipped_round_it_may_have() -> None:
+    progress = RoundProgress(1)
+    progress.end_run_if_hopeless(0, 0)
+    progress.skip("nobody came")
+    progress.end_run_if_hopeless(1, 2)
+    with pytest.raises(StrategyError, match=r"after 2 skipped rounds in a row .* the last because nobody came"):
+        progress.end_run_if_hopeless(2, 2)
+
+
+def test_staleness_is_told_by_mean_and_largest() -> None:
+    progress = RoundProgress(1)
+    assert progress.record(None, None).staleness is None
+    progress.staleness.extend([0, 3, 1])
+    assert progress.record(None, None).staleness == {"mean": pytest.approx(4 / 3), "largest": 3.0}
+
+
+def test_the_learning_rate_of_settings_is_a_number_or_not_known() -> None:
+    assert rate_of({"learning-rate": 1}) == 1.0
+    assert rate_of({"learning-rate": "fast"}) is None and rate_of({}) is None

@@ -1,0 +1,57 @@
+"""The server's half of a round: weights read once, steps by the composition's parts, and none to what is not finite."""
+
+import numpy as np
+import pytest
+
+from strategies import registry, wire
+from strategies.aggregators import Fold
+from strategies.server_model import ServerModel
+from strategies.updates import Update
+
+START = {"kernel": np.array([[1.0, 2.0]], np.float32), "steps": np.array(7, np.int64)}
+
+
+def folded(model: ServerModel, *delta: float) -> Fold:
+    fold = model.composition.aggregator.start(len(delta))
+    fold.add(Update("a", np.array(delta, np.float32), 3.0))
+    return fold
+
+
+def model(rate: float = 1.0) -> ServerModel:
+    return ServerModel(registry.build("fedavg", {"server-learning-rate": rate}))
+
+
+def test_a_step_gives_the_record_of_the_new_weights_in_their_shapes_and_dtypes() -> None:
+    server, record = model(0.5), wire.array_record(START)
+    moved = server.step(folded(server, 1.0, -2.0, 4.0), server.weights_of(record), 1)
+    assert moved is not None and list(moved) == ["kernel", "steps"]
+    kernel, steps = moved.to_numpy_ndarrays()
+    assert kernel.tolist() == [[1.5, 1.0]] and (steps.dtype, int(steps)) == (np.int64, 9)
+
+
+def test_what_was_just_written_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    server, record = model(), wire.array_record(START)
+    moved = server.step(folded(server, 1.0, 1.0, 1.0), server.weights_of(record), 1)
+    assert moved is not None
+    monkeypatch.setattr(wire, "read_weights", lambda record: pytest.fail("read again"))
+    known = server.weights_of(moved)
+    assert known.flat.tolist() == [2.0, 3.0, 8.0] and not known.flat.flags.writeable
+    monkeypatch.undo()
+    read = wire.read_weights(wire.array_record(dict(zip(moved, moved.to_numpy_ndarrays(), strict=True))))
+    assert read.layout == known.layout and read.flat.tobytes() == known.flat.tobytes()
+    assert [array.tobytes() for array in read.arrays] == [array.tobytes() for array in known.arrays]
+
+
+def test_another_record_is_read() -> None:
+    server = model()
+    server.weights_of(wire.array_record(START))
+    assert server.weights_of(wire.array_record({"w": np.ones(2, np.float32)})).flat.tolist() == [1.0, 1.0]
+
+
+def test_a_step_to_what_is_not_finite_changes_nothing() -> None:
+    server, record = model(1e38), wire.array_record(START)
+    weights = server.weights_of(record)
+    with np.errstate(over="ignore"):
+        assert server.step(folded(server, 1e3, 0.0, 0.0), weights, 1) is None
+    assert server.weights_of(record) is weights
+    assert np.isfinite(weights.flat).all()
