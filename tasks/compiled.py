@@ -142,9 +142,14 @@ class Program:
         steps = max(1, min(MAX_STEPS, MAX_BYTES // (4 * width * math.prod(shape))))
         x, y = aligned_zeros((steps, width, *shape), np.float32), aligned_zeros((steps, width), np.int32)
         self._buffers = Buffers(x, y, aligned_zeros((steps,), np.int32))
-        self._lent = [lent(array) for array in (x, y, self._buffers.counts)]
-        begin = [tf.TensorSpec((), tf.float32), tf.TensorSpec((None, 2), tf.int64), *compiled.weight_specs]
-        batches = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in self._lent] + [tf.TensorSpec((), tf.int32)]
+        self._steps, self._rate = aligned_zeros((), np.int32), aligned_zeros((), np.float32)
+        self._seeds = aligned_zeros((len(compiled.seed_states), 2), np.int64)
+        self._run_lent = [lent(array) for array in (x, y, self._buffers.counts, self._steps)]
+        self._begin_lent = [lent(array) for array in (self._rate, self._seeds)]
+        batches, start = (
+            [tf.TensorSpec(t.shape, t.dtype) for t in part] for part in (self._run_lent, self._begin_lent)
+        )
+        begin = [*start, *compiled.weight_specs]
         run = tf.function(self._run, input_signature=batches, jit_compile=compiled.with_xla, autograph=False)
 
         def whole(*arguments: tf.Tensor) -> list[tf.Tensor]:
@@ -161,17 +166,17 @@ class Program:
         self, weights: Tensors, learning_rate: float, seeds: np.ndarray, batches: Batches, steps: int
     ) -> tuple[list[tf.Tensor], np.ndarray]:
         """Return the trained weights, and the sums of losses and of hits over all examples as they were seen."""
-        start = (tf.constant(learning_rate, tf.float32), tf.constant(seeds), *weights)
-        filled = batches.fill(self._buffers)
+        self._rate[...], self._seeds[...] = learning_rate, seeds
+        self._steps[...] = filled = batches.fill(self._buffers)
         if filled == steps:
-            sums, *trained = self._whole(*self._lent, tf.constant(filled), *start)
+            sums, *trained = self._whole(*self._run_lent, *self._begin_lent, *weights)
             return trained, sums.numpy()
         begin, run, end = self._parts()
-        begin(*start)
+        begin(*self._begin_lent, *weights)
         total = np.zeros(2)
         while filled:
-            total += run(*self._lent, tf.constant(filled))[0].numpy()
-            filled = batches.fill(self._buffers)
+            total += run(*self._run_lent)[0].numpy()
+            self._steps[...] = filled = batches.fill(self._buffers)
         return end(), total
 
     def _run(self, x: tf.Tensor, y: tf.Tensor, counts: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
