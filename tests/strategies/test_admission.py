@@ -123,6 +123,19 @@ def test_reasons_are_the_keys_of_the_count() -> None:
     assert [str(reason) for reason in Reason] == [*of_replies, "dropout", "surplus", "stale"]
 
 
+@given(
+    hnp.arrays(np.float32, st.integers(1, 30), elements=st.floats(-1e6, 1e6, width=32)),
+    st.one_of(st.floats(0.1, 10), st.sampled_from([1.0, 1 - 2.0**-53, 1 + 2.0**-52, 1 - 2.0**-40])),
+)
+def test_the_bound_that_saves_the_norm_changes_no_verdict(delta: np.ndarray, factor: float) -> None:
+    """Norms at, just below and just above the limit; all elements equal is where the bound is tight."""
+    for one in (delta, np.full_like(delta, delta[0])):
+        limit = norm(one) * factor
+        if limit > 0:
+            verdict = judge(Update("a", one, 1.0), len(one), Limits(10, max_norm=limit))
+            assert verdict == (Reason.NORM if norm(one) > limit else None)
+
+
 any_delta = hnp.arrays(np.float32, 3, elements=st.floats(width=32))
 any_update = st.tuples(any_delta, st.floats())
 

@@ -8,7 +8,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 
 from strategies import wire
-from strategies.client import delta_mod, each_client, packing_mod
+from strategies.client import client_errors_raised, delta_mod, each_client, packing_mod
 from strategies.errors import StrategyError
 from strategies.seeding import child_seed
 from tests.strategies.toy_federation import (
@@ -248,3 +248,83 @@ def test_seeds_are_the_same_however_clients_are_packed() -> None:
     assert len(reference) == 2 * len(IDS) and len(set(reference.values())) == 2 * len(IDS)
     for nodes, clients_per_message in ((2, 0), (3, 1), (4, 2)):
         assert seeds_of(nodes, clients_per_message) == reference
+
+
+def test_every_client_gets_its_share_of_the_work() -> None:
+    configs = dict(each_client(wire.config_of(request(["4", "1"], shares=[0.25, 1.0]))))
+    assert [wire.number(configs[client], "share") for client in ("4", "1")] == [0.25, 1.0]
+    assert not {"shares", "clients", "seeds"} & set(configs["4"])
+
+
+@pytest.mark.parametrize(
+    "shares", [[0.5], [0.5, 0.5, 0.5], [], [0.5, 0.0], [1.5, 0.5], [0.5, -0.5], [0.5, float("nan")]]
+)
+def test_shares_that_cannot_be_meant_are_refused(shares: list[float]) -> None:
+    with pytest.raises(StrategyError, match="shares"):
+        list(each_client(wire.config_of(request(["4", "1"], shares=shares))))
+    with pytest.raises(StrategyError, match="must hold a list of floats"):
+        list(each_client(wire.config_of(request(["4", "1"], shares=["1", "1"]))))
+
+
+def test_the_settings_of_a_client_are_its_own() -> None:
+    (_, first), (_, second) = each_client(wire.config_of(request(["4", "1"], rate=0.5)))
+    first["rate"] = 7.0
+    assert second["rate"] == 0.5
+
+
+def failing(message: Message, context: Context) -> Message:
+    raise OSError("no disk")
+
+
+def test_while_debugging_a_clients_error_comes_through_and_afterwards_no_longer() -> None:
+    with client_errors_raised(), pytest.raises(OSError, match="no disk"):
+        packing_mod(request(["0", "1"]), CONTEXT, failing)
+    reply = packing_mod(request(["0", "1"]), CONTEXT, failing)
+    assert wire.text_list(wire.settings_of(reply.content, "pack"), "reasons") == ["error", "error"]
+
+
+def test_an_error_that_came_through_does_not_stay_open() -> None:
+    with pytest.raises(OSError, match="no disk"), client_errors_raised():
+        packing_mod(request(["0"]), CONTEXT, failing)
+    assert packing_mod(request(["0"]), CONTEXT, failing).has_content()
+
+
+@pytest.mark.parametrize(("part", "summed"), [(False, False), (True, True)])
+def test_a_single_client_answers_with_a_sum_only_as_a_part_of_a_larger_request(part: bool, summed: bool) -> None:
+    def with_delta(message: Message, context: Context) -> Message:
+        return delta_mod(message, context, lambda message, _: Message(honest_content("2"), reply_to=message))
+
+    content = packing_mod(request(["2"], summed="examples", part=part), CONTEXT, with_delta).content
+    assert wire.settings_of(content, "pack")["summed"] is summed
+    assert sorted(content["update"]) == (["total", "weights"] if summed else ["0/delta"])
+
+
+def test_a_handler_may_write_into_its_arrays_again_once_its_client_is_summed() -> None:
+    """All clients return one and the same array: each is taken in before the next writes into it."""
+    reused = np.zeros(2, np.float32)
+
+    def handler(message: Message, context: Context) -> Message:
+        reused[:] = float(str(wire.config_of(message)["client"]))
+        metrics = MetricRecord({"num-examples": 1})
+        return Message(RecordDict({"arrays": wire.array_record({"a": reused}), "metrics": metrics}), reply_to=message)
+
+    def with_delta(message: Message, context: Context) -> Message:
+        return delta_mod(message, context, handler)
+
+    start = wire.array_record({"a": np.zeros(2, np.float32)})
+    for summed, expected in (("examples", [[6.0, 6.0]]), ("", [[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]])):
+        content = packing_mod(request(["1", "2", "3"], start, summed=summed), CONTEXT, with_delta).content
+        arrays = [wire.decode(array) for name, array in content["update"].items() if name != "weights"]
+        found = [(array / (2**32 if summed else 1)).tolist() for array in arrays]
+        assert found == expected
+
+
+def test_what_a_message_carries_is_not_written_as_bytes_in_its_own_process() -> None:
+    message = request(["1", "2"], summed="examples")
+    reply = packing_mod(message, CONTEXT, lambda m, c: delta_mod(m, c, _honest))
+    for record in (message.content["arrays"], reply.content["update"]):
+        assert all("data" not in array.__dict__ for array in record.values())
+
+
+def _honest(message: Message, context: Context) -> Message:
+    return Message(honest_content(str(wire.config_of(message)["client"])), reply_to=message)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import strategies.fixed_point
 from strategies.errors import LayoutError
-from strategies.fixed_point import MAX_WEIGHT, MIN_WEIGHT, FixedPointSum, share
+from strategies.fixed_point import MAX_WEIGHT, MIN_WEIGHT, FixedPointSum, largest_absolute, share
 
 Contribution = tuple[list[float], float]
 
@@ -71,6 +71,130 @@ def test_any_grouping_and_merge_tree_gives_the_same_bits(given_: list[Contributi
             first = FixedPointSum.from_arrays(first.to_arrays(), 3)
         partials[second].merge(first)
     assert state(partials[0]) == state(summed(given_))
+
+
+# The definition, in Python's own integers and fractions: no NumPy, no floats but to round the product once.
+
+
+def rounded(weight: float, value: float) -> int:
+    """``weight * value`` as a multiple of 2^-32, halves to even."""
+    return round(Fraction(weight * value) * 2**32)
+
+
+def exact_sum(given_: list[Contribution]) -> list[int]:
+    return [sum(rounded(weight, delta[column]) for delta, weight in given_) for column in range(3)]
+
+
+tiny_steps = st.integers(-(2**20), 2**20).map(lambda k: k * 2.0**-34)  # halves of a multiple are common
+wide = st.one_of(
+    tiny_steps, values, st.floats(-(2.0**20), 2.0**20, width=32), st.floats(-(2.0**-20), 2.0**-20, width=32)
+)
+many_weights = st.one_of(st.integers(1, 600).map(float), st.sampled_from([1.0, 2.0**-16, 0.5, 1e-3, 2.0**10 + 0.1]))
+wide_contributions = st.lists(
+    st.tuples(st.lists(wide, min_size=3, max_size=3), many_weights), min_size=1, max_size=12
+).filter(lambda given_: sum(weight * max(map(abs, delta)) for delta, weight in given_) < 2.0**31 - 1)
+
+
+@given(wide_contributions)
+@example([([0.0, 2.0**21, 0.0], 1.0), ([2.0**-32, 2.0**-32, 0.0], 1.0)])  # beyond what float64 adds exactly
+@example([([1.0, 2.0**20, 0.0], 1.0)] * 4)
+def test_the_sum_is_that_of_pythons_integers(given_: list[Contribution]) -> None:
+    assert summed(given_).to_arrays()["total"].tolist() == exact_sum(given_)
+
+
+@given(wide_contributions, wide_contributions, st.booleans(), st.booleans())
+def test_a_merged_sum_is_that_of_pythons_integers(
+    left: list[Contribution], right: list[Contribution], left_travels: bool, right_travels: bool
+) -> None:
+    """Small and large sums, held as floats or as integers, in all mixtures."""
+    first, second = summed(left), summed(right)
+    if left_travels:
+        first = FixedPointSum.from_arrays(first.to_arrays(), 3)
+    if right_travels:
+        second = FixedPointSum.from_arrays(second.to_arrays(), 3)
+    try:
+        first.merge(second)
+    except OverflowError:
+        bounds = [sum(rounded(weight, max(map(abs, delta))) for delta, weight in part) for part in (left, right)]
+        assert sum(bounds) > 2**63 - 1
+        return
+    assert first.to_arrays()["total"].tolist() == exact_sum(left + right)
+    assert second.to_arrays()["total"].tolist() == exact_sum(right)
+
+
+@given(wide_contributions, st.floats(1e-3, 1e9))
+def test_a_quotient_is_the_correctly_rounded_one(given_: list[Contribution], divisor: float) -> None:
+    expected = [np.float32(number / (divisor * 2.0**32)) for number in map(float, exact_sum(given_))]
+    assert summed(given_).divided_by(divisor).tolist() == [float(number) for number in expected]
+
+
+@pytest.mark.parametrize("steps", [1, 3, 2**20 + 1])
+def test_the_step_from_floats_to_integers_loses_nothing(steps: int) -> None:
+    """2^53 is the last number up to which float64 holds every integer: 2^53 + 1 would be lost."""
+    total = FixedPointSum(2)
+    total.add(vector(2.0**21, -(2.0**21)), 1.0)
+    for _ in range(2):
+        total.add(vector(steps * 2.0**-32, steps * 2.0**-32), 1.0)
+    assert total.to_arrays()["total"].tolist() == [2**53 + 2 * steps, -(2**53) + 2 * steps]
+
+
+@given(st.lists(st.floats(width=32), max_size=5))
+def test_the_largest_absolute_value(elements: list[float]) -> None:
+    found = largest_absolute(vector(*elements))
+    if any(np.isnan(elements)):
+        assert np.isnan(found)
+    else:
+        assert found == max(map(abs, elements), default=0)
+
+
+def test_a_largest_value_that_is_known_is_believed_and_not_sought() -> None:
+    total = FixedPointSum(2)
+    total.add(vector(1, -3), 2.0, largest=3.0)
+    with pytest.raises(OverflowError):
+        total.add(vector(1, 1), 1.0, largest=2.0**31)
+    with pytest.raises(ValueError, match="NaN"):
+        total.add(vector(1, 1), 1.0, largest=float("nan"))
+    assert total.to_arrays()["total"].tolist() == [2 * 2**32, -6 * 2**32]
+
+
+def test_what_was_given_away_stays_as_it_was() -> None:
+    """Arrays and merged sums share memory with the sum until it changes: then it goes on with its own."""
+    total = summed([([1, 2, 3], 1.0)])
+    arrays = total.to_arrays()
+    first, second = FixedPointSum(3), FixedPointSum(3)
+    first.merge(total)
+    second.merge(first)
+    travelled = FixedPointSum.from_arrays(arrays, 3)
+    for one in (total, first, second, travelled):
+        one.add(vector(1, 0, 0), 1.0)
+        one.merge(summed([([0, 1, 0], 1.0)]))
+        assert one.to_arrays()["total"].tolist() == [2 * 2**32, 3 * 2**32, 3 * 2**32]
+        assert arrays["total"].tolist() == [2**32, 2 * 2**32, 3 * 2**32]
+
+
+def test_a_sum_is_adopted_without_a_copy() -> None:
+    arrays = summed([([1, 2, 3], 1.0)]).to_arrays()
+    total = FixedPointSum(3)
+    total.merge(FixedPointSum.from_arrays(arrays, 3))
+    assert np.shares_memory(total.to_arrays()["total"], arrays["total"])
+
+
+def test_a_sum_merged_with_itself_and_with_nothing() -> None:
+    total = summed([([1, 2, 3], 1.0)])
+    total.merge(total)
+    total.merge(FixedPointSum(3))
+    assert total.to_arrays()["total"].tolist() == [2 * 2**32, 4 * 2**32, 6 * 2**32]
+    nothing = FixedPointSum(3)
+    nothing.merge(FixedPointSum(3))
+    assert nothing.to_arrays()["total"].tolist() == [0, 0, 0] and nothing.largest() == 0 and nothing.norm() == 0
+
+
+@given(wide_contributions)
+def test_the_largest_of_a_sum_follows_what_is_added(given_: list[Contribution]) -> None:
+    total = FixedPointSum.from_arrays(summed(given_).to_arrays(), 3)
+    assert total.largest() == max(map(abs, exact_sum(given_))) / 2**32
+    total.add(vector(0, 0, 7), 1.0)
+    assert total.largest() == max(map(abs, exact_sum([*given_, ([0, 0, 7], 1.0)]))) / 2**32
 
 
 small = st.floats(-0.25, 0.25, width=32)

@@ -169,3 +169,18 @@ def test_flatten_then_unflatten_gives_the_arrays_back(data: st.DataObject) -> No
     for before, after in zip(arrays, back, strict=True):
         assert before.dtype == after.dtype
         np.testing.assert_array_equal(before, after)
+
+
+def test_the_other_byte_order_is_the_same_dtype() -> None:
+    """NumPy calls both float32, and reads both."""
+    local = [np.asarray(array + 1).astype(">f4") for array in GLOBAL]
+    assert LAYOUT.delta(local, LAYOUT.flatten(GLOBAL)).tolist() == [1, 1, 1]
+
+
+@given(hnp.arrays(np.float32, (2, 3), elements=st.floats(width=32)), hnp.arrays(np.float32, 6))
+def test_the_delta_of_float32_is_rounded_once(local: np.ndarray, start: np.ndarray) -> None:
+    """float64 holds the difference of two float32 closely enough that rounding it again changes nothing."""
+    layout = ModelLayout.from_arrays([local])
+    with np.errstate(all="ignore"):
+        expected = (local.ravel().astype(np.float64) - start.astype(np.float64)).astype(np.float32)
+    np.testing.assert_array_equal(layout.delta([local], start), expected)

@@ -28,6 +28,25 @@ def test_an_update_is_frozen() -> None:
         update.weight = 2.0  # type: ignore[misc]
 
 
+@pytest.mark.parametrize(("delta", "largest"), [([1, -3, 2], 3), ([4, -3, 2], 4), ([-0.0, 0.0, 0.0], 0)])
+def test_an_update_knows_its_largest_value(delta: list[float], largest: float) -> None:
+    update = Update("a", np.array(delta, dtype=np.float32), 1.0)
+    assert update.largest == largest
+    assert type(update.largest) is float  # whose product with the weight is a float64, as in the sum
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_the_largest_value_shows_what_is_not_finite(bad: float) -> None:
+    assert not math.isfinite(Update("a", np.array([1, bad, 2], dtype=np.float32), 1.0).largest)
+
+
+def test_the_largest_value_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr("strategies.updates.largest_absolute", lambda delta: calls.append(1) or 7.0)
+    update = Update("a", np.zeros(3, dtype=np.float32), 1.0)
+    assert (update.largest, update.largest, len(calls)) == (7.0, 7.0, 1)
+
+
 def test_a_partial_sum_knows_its_clients() -> None:
     partial = PartialSum(sum_of(2, 1), {"b": 1.0, "a": 2.0}, {"a": {"loss": 0.5}})
     assert partial.clients == ("b", "a")
