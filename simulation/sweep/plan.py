@@ -195,10 +195,8 @@ def _twice(table: Mapping[str, Any]) -> list[str]:
 
 def _seeds(given: int | Sequence[int], first: Any) -> tuple[int, ...]:
     """Return the seeds that a list names, or so many from the run config's own on."""
-    if not isinstance(given, int):
-        return tuple(given)
-    start = first if type(first) is int else 0  # a seed that is no whole number is refused with the run config
-    return tuple(range(start, start + given))
+    start = RunConfig.from_run_config({"seed": first}).seed
+    return tuple(range(start, start + given)) if isinstance(given, int) else tuple(given)
 
 
 def _toml(file: Path) -> dict[str, Any]:

@@ -166,10 +166,10 @@ class _Attempt:
 
     def _train(self, config: RunConfig, judge: _Judge | None) -> Outcome:
         folder, began = Path(config.runs_dir), time.perf_counter()
-        before = set(folder.glob(f"*-{config.name}"))
+        before = set(folder.iterdir())
         state, reason = self._ending(config, judge)
-        made = sorted(set(folder.glob(f"*-{config.name}")) - before)
-        return Outcome(state, reason, made[-1].name if made else "", time.perf_counter() - began)
+        made = [path.name for path in folder.iterdir() if path not in before and path.is_dir()]
+        return Outcome(state, reason, made[0] if made else "", time.perf_counter() - began)
 
     def _ending(self, config: RunConfig, judge: _Judge | None) -> tuple[Any, str]:
         try:

@@ -57,7 +57,8 @@ class FakeRunner:
         accuracy = self.final(config) * (1 - math.exp(-number / 3))
         return RoundRecord(
             number, ("0", "1"), ("0", "1"), train={"loss": 1 - accuracy},
-            central={"loss": 1 - accuracy, "accuracy": accuracy}, bytes_down=1000, bytes_up=1000, seconds={"total": 0.5},
+            central={"loss": 1 - accuracy, "accuracy": accuracy},
+            bytes_down=1000, bytes_up=1000, seconds={"total": 0.5},
         )  # fmt: skip
 
 
