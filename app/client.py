@@ -58,9 +58,7 @@ def train(message: Message, context: Context) -> Message:
     worker = _worker(context)
     data = worker.hosted.train(str(config[wire.CLIENT]))
     rate, seed = wire.number(config, "learning-rate"), int(wire.number(config, wire.SEED))
-    share = wire.number(config, wire.SHARE)
-    partly = {} if share == 1 else {"share": share}
-    result = worker.task.trainer.train(weights.arrays, data, rate, seed, **partly)
+    result = worker.task.trainer.train(weights.arrays, data, rate, seed, wire.number(config, wire.SHARE))
     arrays = wire.array_record(dict(zip(weights.layout.names, result.weights, strict=True)))
     return Message(RecordDict({wire.ARRAYS: arrays, wire.METRICS: _metrics(result)}), reply_to=message)
 
