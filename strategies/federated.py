@@ -152,10 +152,9 @@ class FederatedStrategy(Strategy):
     ) -> Iterable[Message]:
         """Ask all clients, or a sample of ``federated_evaluate_clients``, to evaluate on their own test part."""
         ids = self._census(grid).population().ids
-        wanted = self.rules.federated_evaluate_clients
-        places = draw(len(ids), wanted, generator(self.seed, server_round, "", "evaluation"))
-        asked = [ids[place] for place in places]
-        return self._write("evaluate", server_round, arrays, grid, asked, dict(config))
+        chance = generator(self.seed, server_round, "", "evaluation")
+        places = draw(len(ids), self.rules.federated_evaluate_clients, chance)
+        return self._write("evaluate", server_round, arrays, grid, [ids[place] for place in places], dict(config))
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Return the summary of the clients' scores; None where nobody has any."""

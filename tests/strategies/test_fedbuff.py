@@ -1,7 +1,9 @@
 """FedBuff: by hand, against a brute-force simulation of the paper's algorithm 1, and equal to rounds where it must."""
 
+import gc
 import heapq
 import math
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -275,6 +277,29 @@ def test_nobody_trains_twice_at_a_time_and_all_slots_are_filled() -> None:
     moments = sorted(set(world.arrivals))[:-1]
     for moment in moments:
         assert sum(begin <= moment < end for each in spans.values() for begin, end in each) == 5
+
+
+def test_only_models_that_somebody_trains_from_are_kept() -> None:
+    """Client 0 is back every second, client 1 after five: of thirty models few are in use."""
+    world = two_speeds()
+    world.duration = lambda start: 1.0 if start[0] == "0" else 5.0
+    alive: list[int] = []
+    models: list[weakref.ref[ArrayRecord]] = []
+
+    def watch(message: Message) -> None:
+        if message.metadata.message_type != "train":
+            return
+        models.append(weakref.ref(wire.arrays_of(message.content, "arrays")))
+        world.sent.clear()
+        gc.collect()
+        alive.append(len({id(model()) for model in models if model() is not None}))
+
+    execute = world._execute
+    world._execute = lambda message: (watch(message), execute(message))[1]  # type: ignore[method-assign]
+    world.count = 2
+    strategy = BufferedStrategy(fedbuff(buffer_size=1, concurrency=2), seed=3)
+    strategy.start(world, wire.array_record({"weights": np.zeros(SIZE, np.float32)}), 30, 100.0)
+    assert max(alive) <= 4  # client 1's, client 0's, the present, and the last one that was read in this process
 
 
 # What goes wrong.

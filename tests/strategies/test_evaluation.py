@@ -1,0 +1,47 @@
+"""Collecting scores: all that came, who did not, and that nothing a client sends keeps the others from counting."""
+
+import logging
+
+import pytest
+from flwr.app import Error, Message, MetricRecord, RecordDict
+
+from strategies.evaluation import gather
+from strategies.requests import Correspondence, RequestWriter
+from tests.strategies.toy_federation import message_with, start_arrays
+
+
+def letters(packs: list[list[str]]) -> Correspondence:
+    message_with(RecordDict())
+    writer = RequestWriter("evaluate", 3, 11, start_arrays(), {})
+    sent = Correspondence(start_arrays(), [(writer.write(1, pack), pack) for pack in packs])
+    for position, message in enumerate(sent.messages):
+        message.metadata.__dict__["_message_id"] = f"id-{position}"
+    return sent
+
+
+def answer(sent: Correspondence, position: int, accuracy: float, examples: int = 4) -> Message:
+    metrics = MetricRecord({"num-examples": examples, "loss": 1.0 - accuracy, "accuracy": accuracy})
+    return Message(RecordDict({"metrics": metrics}), reply_to=sent.messages[position])
+
+
+def test_scores_are_those_of_all_replies_sorted_by_client() -> None:
+    sent = letters([["b"], ["a"]])
+    scores = gather(sent, [answer(sent, 0, 0.25), answer(sent, 1, 0.75)], 3, 100.0)
+    assert scores is not None
+    assert (scores.clients, scores.accuracies, scores.losses) == (("a", "b"), (0.75, 0.25), (0.25, 0.75))
+    assert sent.bytes_up > 0
+
+
+def test_late_ones_are_logged_and_bad_ones_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    sent = letters([["a"], ["b"], ["c"], ["d", "e"]])
+    error = Message(Error(0, "asleep"), reply_to=sent.messages[1])
+    with caplog.at_level(logging.WARNING):
+        scores = gather(sent, [answer(sent, 0, 0.5), error, answer(sent, 2, 0.5, examples=101)], 3, 100.0)
+    assert scores is not None and scores.clients == ("a",)
+    assert "Round 3: 2 clients did not evaluate in time" in caplog.messages
+    assert any("asleep" in message for message in caplog.messages)
+
+
+def test_nobody_has_scores() -> None:
+    assert gather(letters([["a"]]), [], 1, 100.0) is None
+    assert gather(letters([]), [], 1, 100.0) is None
