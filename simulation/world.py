@@ -106,7 +106,8 @@ class WorldGrid(Grid):
 
     def _crowd_of(self, clients: Sequence[str]) -> Crowd:
         """Return the clients with their keys, which are kept for the population: it is asked about in every round."""
-        if len(clients) == len(self._crowd) and list(clients) == list(self._crowd.ids):
+        known = self._crowd.ids
+        if clients is known or (len(clients) == len(known) and list(clients) == list(known)):
             return self._crowd
         crowd = self.conditions.draws.crowd(tuple(clients))
         if len(crowd) >= len(self._examples):

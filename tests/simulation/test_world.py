@@ -234,7 +234,6 @@ def test_when_nobody_will_ever_be_online_again_the_run_ends_with_a_sentence() ->
 
 def test_waiting_goes_to_the_next_slot_in_which_somebody_is_online() -> None:
     grid = world(conditions(availability=ByChance(0.02)))
-    list(Census(grid, 5.0).population().clients)
     census = Census(grid, 5.0)
     census.start(1, 5.0)
     ids = [client.id for client in census.population().clients]
