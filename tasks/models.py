@@ -9,7 +9,6 @@ come from the seed alone, so every process builds the same model, name by name a
 
 from __future__ import annotations
 
-import difflib
 import random
 import threading
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tasks.errors import TaskError
+from tasks.errors import TaskError, did_you_mean
 from tasks.user_code import is_reference, load_function
 
 Shape = tuple[int, ...]
@@ -145,8 +144,7 @@ def build_model(name: str, input_shape: Shape, num_classes: int, seed: int) -> k
 
 
 def _unknown(name: str) -> str:
-    close = difflib.get_close_matches(name, MODEL_NAMES, n=1)
-    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    hint = did_you_mean(name, MODEL_NAMES)
     return f"model={name!r} is not known{hint}: use one of {', '.join(MODEL_NAMES)}, or module:function."
 
 

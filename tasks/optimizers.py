@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import math
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tasks.errors import TaskError
+from tasks.errors import TaskError, did_you_mean
 
 _NOT_ARGUMENTS = {"learning_rate", "name", "kwargs"}
 
@@ -38,7 +37,7 @@ def make_optimizer(name: str, args: str = "") -> keras.optimizers.Optimizer:
     catalogue = _catalogue()
     if name.lower() not in catalogue:
         raise TaskError(
-            f"client-optimizer={name!r} is not known{_hint(name, catalogue)}: use one of {_list(catalogue)}."
+            f"client-optimizer={name!r} is not known{did_you_mean(name, catalogue)}: use one of {_list(catalogue)}."
         )
     cls = catalogue[name.lower()]
     arguments = _parse(name, args, inspect.signature(cls).parameters)
@@ -64,7 +63,7 @@ def _parse(name: str, args: str, parameters: Any) -> dict[str, Any]:
             raise TaskError(f"client-optimizer-args={args!r}: set the learning rate with learning-rate.")
         if key not in known:
             raise TaskError(
-                f"client-optimizer-args={args!r}: {name!r} has no argument {key!r}{_hint(key, known)}; "
+                f"client-optimizer-args={args!r}: {name!r} has no argument {key!r}{did_you_mean(key, known)}; "
                 f"it takes {_list(known)}."
             )
         if key in parsed:
@@ -97,11 +96,6 @@ def _try_out(optimizer: keras.optimizers.Optimizer) -> None:
     variables = [keras.Variable(np.ones((2, 2), np.float32)), keras.Variable(np.ones(2, np.float32))]
     optimizer.apply([tf.ones((2, 2)), tf.ones(2)], variables)
     optimizer.finalize_variable_values(variables)
-
-
-def _hint(name: str, known: Any) -> str:
-    close = difflib.get_close_matches(name.lower(), list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def _list(names: Any) -> str:

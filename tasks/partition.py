@@ -7,7 +7,6 @@ ids and the `Partition` only: not on the process, its global generators, or what
 
 from __future__ import annotations
 
-import difflib
 import logging
 import math
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tasks.errors import TaskError
+from tasks.errors import TaskError, did_you_mean
 
 KINDS = ("iid", "dirichlet", "pathological", "shards", "quantity", "natural")
 
@@ -69,9 +68,8 @@ def partition_indices(labels: Labels, partition: Partition, natural_ids: Ids | N
 
 def _check_parameters(partition: Partition) -> None:
     if partition.kind not in KINDS:
-        close = difflib.get_close_matches(str(partition.kind), KINDS, n=1)
-        meant = f"did you mean '{close[0]}'? " if close else ""
-        raise TaskError(f"There is no partition '{partition.kind}': {meant}'partition' is one of {', '.join(KINDS)}.")
+        hint = did_you_mean(partition.kind, KINDS)
+        raise TaskError(f"partition='{partition.kind}' is not known{hint}: use one of {', '.join(KINDS)}.")
     limits: dict[str, tuple[float, float]] = {
         "num-clients": (partition.num_clients, 1),
         "classes-per-client": (partition.classes_per_client, 1),

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from dataclasses import dataclass
 
-from tasks.errors import TaskError
+from tasks.errors import TaskError, did_you_mean
 
 DECAYS = ("none", "exponential", "step", "cosine")
 
@@ -36,8 +35,7 @@ class LearningRate:
         if self.warmup_rounds < 0:
             raise TaskError(f"lr-warmup-rounds={self.warmup_rounds} must not be negative.")
         if self.decay not in DECAYS:
-            close = difflib.get_close_matches(self.decay, DECAYS, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            hint = did_you_mean(self.decay, DECAYS)
             raise TaskError(f"lr-decay={self.decay!r} is not known{hint}: use one of {', '.join(DECAYS)}.")
         if not 0 <= self.decay_rate <= 1 or (self.decay_rate == 0 and self.decay != "cosine"):
             raise TaskError(f"lr-decay-rate={self.decay_rate} must lie in (0, 1]; only lr-decay=cosine may end at 0.")

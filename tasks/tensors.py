@@ -7,6 +7,7 @@ operation that `FlatFunction` uses 50 to 80. Reading 0.6 MB back: ``numpy()`` 16
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -47,10 +48,8 @@ def lent(array: np.ndarray) -> tf.Tensor:
 
 def aligned_zeros(shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
     """Return zeros in memory that TensorFlow can be lent; pages that nobody writes to take no memory."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    room = np.zeros(size + ALIGNMENT, np.uint8)
-    offset = -room.ctypes.data % ALIGNMENT
-    return room[offset : offset + size].view(dtype).reshape(shape)
+    room = np.zeros(math.prod(shape) * np.dtype(dtype).itemsize + ALIGNMENT, np.uint8)
+    return np.ndarray(shape, dtype, buffer=room.data, offset=-room.ctypes.data % ALIGNMENT)
 
 
 class KeptTensors:

@@ -6,13 +6,12 @@ are asked for: the digits must not wait for TensorFlow.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 from dataclasses import dataclass
 
 from tasks.data import FederatedData
-from tasks.errors import TaskError
+from tasks.errors import TaskError, closest
 from tasks.partition import Partition
 from tasks.user_code import is_reference
 
@@ -73,8 +72,8 @@ def kept_data(spec: DataSpec) -> FederatedData:
 
 def _unknown(dataset: str) -> str:
     forms = {name: name for name in NAMES} | {"npz": "npz:PATH", "tfrecord": "tfrecord:DIR"}
-    close = difflib.get_close_matches(dataset.partition(":")[0], forms, n=1)
-    meant = f"did you mean '{forms[close[0]]}'? " if close else ""
+    close = closest(dataset.partition(":")[0], forms)
+    meant = f"did you mean '{forms[close]}'? " if close else ""
     return (
         f"There is no dataset '{dataset}': {meant}'dataset' is one of {', '.join(NAMES)}, synthetic:ALPHA,BETA, "
         "npz:PATH, tfrecord:DIR or module:function."

@@ -51,7 +51,8 @@ def federate(
     or strings, names the client of each example. ``num_classes`` is counted from the labels where it is not given.
     Raises `TaskError`.
     """
-    num_classes = _count_classes(name, arrays, central, num_classes)
+    labels = arrays.y if central is None else np.concatenate([arrays.y, central.y])
+    num_classes = count_classes(f"dataset='{name}'", labels, num_classes)
     indices = np.arange(len(arrays))
     if central is None:
         indices, held_out = _hold_out(len(arrays), natural_ids if spec.partition.kind == "natural" else None, spec)
@@ -110,17 +111,18 @@ def _checked_y(y: npt.NDArray[np.generic], examples: tuple[int, ...], source: st
     return y.astype(np.int32)
 
 
-def _count_classes(name: str, arrays: LabelledArrays, central: LabelledArrays | None, num_classes: int | None) -> int:
-    """Return the number of classes: as given, or one more than the largest label, at least 2."""
-    parts = [arrays.y] if central is None else [arrays.y, central.y]
-    labels = np.concatenate(parts)
+def count_classes(source: str, labels: npt.NDArray[np.int32], num_classes: int | None) -> int:
+    """Return the number of classes: as given, or one more than the largest label, at least 2.
+
+    ``source`` starts the error sentences. Raises `TaskError` for labels that the number given, or any, cannot explain.
+    """
     largest = int(labels.max(initial=0))
     if num_classes is not None and largest >= num_classes:
-        raise TaskError(f"dataset='{name}': y holds the label {largest}, but there are only {num_classes} classes.")
+        raise TaskError(f"{source}: y holds the label {largest}, but there are only {num_classes} classes.")
     if num_classes is None and largest >= max(len(labels), 2):
         raise TaskError(
-            f"dataset='{name}': y holds the label {largest} with only {len(labels)} examples: number the classes from "
-            "0 without gaps."
+            f"{source}: y holds the label {largest} with only {len(labels)} examples: number the classes from 0 "
+            "without gaps."
         )
     return max(largest + 1, 2) if num_classes is None else num_classes
 

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qsl
 
 import numpy as np
@@ -29,7 +28,7 @@ import numpy.typing as npt
 
 from tasks.data import ArrayData, ClientSplit, FederatedData, LabelledArrays
 from tasks.datasets import DataSpec
-from tasks.datasets.federate import federate, images_or_numbers
+from tasks.datasets.federate import count_classes, federate, images_or_numbers
 from tasks.datasets.npz_file import Array, read_arrays
 from tasks.errors import TaskError
 from tasks.partition import partition_indices
@@ -90,7 +89,7 @@ def _own_tests(examples: LabelledArrays, mask: Mask, ids: Array, spec: DataSpec,
         if not mask[indices].all()
     }
     central = _cut(examples, np.flatnonzero(mask))
-    return ArrayData(spec.dataset, examples, central, clients, _num_classes(examples.y, place))
+    return ArrayData(spec.dataset, examples, central, clients, count_classes(place.source, examples.y, place.classes))
 
 
 def _located(location: str) -> _Location:
@@ -159,18 +158,6 @@ def _decoded(ids: Array, place: _Location) -> Array:
         return np.char.decode(ids, "utf-8")
     except UnicodeDecodeError as error:
         raise TaskError(f"{place.source}: the array '{place.key('client')}' holds names that are not UTF-8.") from error
-
-
-def _num_classes(y: npt.NDArray[np.int32], place: _Location) -> int:
-    largest: Any = int(y.max())
-    if place.classes is not None and largest >= place.classes:
-        raise TaskError(f"{place.source}: y holds the label {largest}, but classes={place.classes}.")
-    if place.classes is None and largest >= max(len(y), 2):
-        raise TaskError(
-            f"{place.source}: y holds the label {largest} with only {len(y)} examples: number the classes from 0 "
-            "without gaps."
-        )
-    return place.classes or max(largest + 1, 2)
 
 
 def _cut(arrays: LabelledArrays, indices: npt.NDArray[np.int64]) -> LabelledArrays:

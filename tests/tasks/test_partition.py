@@ -463,7 +463,7 @@ def test_reading_what_is_kept_needs_no_flwr_datasets():
     [
         (
             Partition("dirichelet"),
-            "There is no partition 'dirichelet': did you mean 'dirichlet'? 'partition' is one of",
+            r"partition='dirichelet' is not known \(did you mean 'dirichlet'.\): use one of iid, dirichlet, ",
         ),
         (Partition(num_clients=0), "num-clients=0 is not allowed: 'num-clients' must be at least 1."),
         (

@@ -125,6 +125,117 @@ def test_a_client_trains_the_same_alone_and_after_another(model, optimizer):
     assert (alone.loss, alone.accuracy) == (after.loss, after.accuracy)
 
 
+@pytest.mark.parametrize(
+    ("model", "batch_size", "n"),
+    [("mlp", 8, 1), ("mlp", 40, 9), ("mlp", 40, 10), ("mlp", 40, 11), ("mlp", 500, 33), (USER + "batch_norm", 40, 9)],
+)
+def test_short_batches_weigh_their_own_examples_alone(model, batch_size, n):
+    data, weights = examples(n), start_weights(model)
+    own = trainer(model, SHAPE, 10, LocalTraining(batch_size, epochs=3, optimizer="adam"))
+    result = own.train(weights, data, 0.01, seed=7)
+    expected, loss = reference_train(
+        build_model(model, SHAPE, 10, seed=0),
+        keras.optimizers.Adam(0.01),
+        weights,
+        data,
+        epochs_of_batches(n, batch_size, 3, seed=7),
+        own.compiled.seeds(7),
+    )
+    assert difference(result.weights, expected) <= 1e-5
+    assert result.loss == pytest.approx(loss, abs=1e-5)
+    hits = result.accuracy * 3 * n
+    assert 0 <= hits <= 3 * n
+    assert hits == pytest.approx(round(hits), abs=1e-9)
+
+
+@pytest.mark.parametrize(("model", "args"), [("mlp", "momentum=0.9"), ("mlp-dropout", "use_ema=true")])
+def test_a_long_training_in_several_calls_equals_the_reference(model, args, monkeypatch):
+    monkeypatch.setattr("tasks.compiled.MAX_STEPS", 3)
+    data, weights = examples(30), start_weights(model)
+    own = trainer(model, SHAPE, 10, LocalTraining(4, epochs=2, optimizer="sgd", optimizer_args=args + ",nesterov=true"))
+    own.compiled._programs.clear()
+    for steps in (16, 2):  # and a short one after it is none of its
+        share = steps / 16
+        result = own.train(weights, data, 0.1, seed=7, share=share)
+        keywords = {"momentum": 0.9} if "momentum" in args else {"use_ema": True}
+        expected, loss = reference_train(
+            build_model(model, SHAPE, 10, seed=0),
+            keras.optimizers.SGD(0.1, nesterov=True, **keywords),
+            weights,
+            data,
+            epochs_of_batches(30, 4, 2, seed=7)[:steps],
+            own.compiled.seeds(7),
+        )
+        assert result.steps == steps
+        assert difference(result.weights, expected) <= 1e-5
+        assert result.loss == pytest.approx(loss, abs=1e-5)
+    own.compiled._programs.clear()
+
+
+def test_a_client_gets_the_same_bits_whatever_sizes_were_trained_before():
+    data, weights = {n: examples(n, seed=n) for n in (3, 9, 41, 100)}, start_weights("mlp")
+    results = []
+    for order in ((3, 9, 41, 100), (100, 41, 9, 3), (41, 3, 100, 9)):
+        own = trainer("mlp", SHAPE, 10, LocalTraining(40, optimizer="adam"))
+        own.compiled._programs.clear()
+        results.append({n: own.train(weights, data[n], 0.01, seed=n) for n in order})
+    for other in results[1:]:
+        for n in data:
+            assert_same(results[0][n].weights, other[n].weights)
+            assert results[0][n].loss == other[n].loss
+    assert sorted(own.compiled._programs) == [10, 40]
+
+
+def test_weights_changed_in_place_are_seen_and_read_only_ones_give_the_same():
+    own, data = trainer("mlp", SHAPE, 10, LocalTraining(batch_size=8)), examples(21)
+    weights = start_weights("mlp")
+    first = own.train(weights, data, 0.1, seed=5)
+    for weight in weights:
+        weight += 0.1
+    moved = own.train(weights, data, 0.1, seed=5)
+    assert difference(first.weights, moved.weights) > 1e-2
+    for weight in weights:
+        weight.flags.writeable = False
+    for _ in range(2):
+        assert_same(own.train(weights, data, 0.1, seed=5).weights, moved.weights)
+        assert own.evaluate(weights, data) == own.evaluate([w.copy() for w in weights], data)
+
+
+@pytest.mark.parametrize("model", ["mlp", "mlp-dropout", "cnn-small"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_results_stay_as_they_are_while_other_clients_train(model, optimizer):
+    own, weights = trainer(model, SHAPE, 10, LocalTraining(8, optimizer=optimizer)), start_weights(model)
+    results, copies = [], []
+    for seed in range(6):
+        results.append(own.train(weights, examples(20, seed=seed), 0.1, seed).weights)
+        copies.append([w.copy() for w in results[-1]])
+        weights = results[-1]
+    own.evaluate(weights, examples(20))
+    for result, copy in zip(results, copies, strict=True):
+        assert_same(result, copy)
+
+
+@pytest.mark.parametrize(
+    ("share", "steps"), [(1.0, 10), (0.999, 9), (0.5, 5), (0.55, 5), (0.1, 1), (0.01, 1), (1e-300, 1)]
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_partial_work_is_the_first_steps(share, steps, stream):
+    data, weights = examples(33), start_weights("mlp")
+    partial = trainer("mlp", SHAPE, 10, LocalTraining(batch_size=8, epochs=2))
+    result = partial.train(weights, MemoryStream(data) if stream else data, 0.1, seed=3, share=share)
+    assert (result.steps, result.num_examples) == (steps, 33)
+    expected = trainer("mlp", SHAPE, 10, LocalTraining(batch_size=8, steps=steps)).train(weights, data, 0.1, seed=3)
+    assert_same(result.weights, expected.weights)
+    assert result.loss == expected.loss
+
+
+@pytest.mark.parametrize("share", [0, -0.5, 1.01, math.nan, math.inf])
+def test_a_share_that_is_none_is_refused(share):
+    own = trainer("mlp", SHAPE, 10, LocalTraining(batch_size=8))
+    with pytest.raises(TaskError, match=r"share=.* is not allowed: it must be above 0, at most 1"):
+        own.train(start_weights("mlp"), examples(9), 0.1, seed=0, share=share)
+
+
 def test_diverged_training_is_reported_and_does_not_reach_the_next_client():
     own = trainer("mlp", SHAPE, 10, LocalTraining(batch_size=8, epochs=3, optimizer="adam"))
     weights, data = start_weights("mlp"), examples(21)
