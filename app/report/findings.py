@@ -155,6 +155,8 @@ def _ending(run: Run) -> list[str]:
     state, message = run.status.get("state"), str(run.status.get("message") or "").strip()
     if state == "running":
         return ["The run had not ended when this page was written (or it was killed)."]
+    if state == "pruned":
+        return [f"The sweep that the run belongs to stopped it: {message}"]
     if state in ("failed", "interrupted"):
         return [f"The run {'failed' if state == 'failed' else 'was interrupted'}{': ' + message if message else '.'}"]
     return []

@@ -57,10 +57,9 @@ def median_curve(runs: Sequence[Run], measure: Measure, over: Over) -> tuple[Cur
         for points in (curve(run, measure),)
     ]
     common = sorted(set(tables[0]).intersection(*tables[1:])) if tables else []
-    values = np.array([[table[number] for table in tables] for number in common]).reshape(len(common), -1, 2)
     if not common:
         return Curve(np.zeros(0), np.zeros(0)), np.zeros(0), np.zeros(0)
-    x, y = values[..., 0], values[..., 1]
+    x, y = np.moveaxis(np.array([[table[number] for table in tables] for number in common]), -1, 0)
     return Curve(np.median(x, axis=1), np.median(y, axis=1)), y.min(axis=1), y.max(axis=1)
 
 

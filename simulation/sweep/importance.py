@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import optuna
 
 from simulation.sweep.plan import Plan
+from simulation.sweep.proposals import distributions
 from simulation.sweep.results import Result
-from simulation.sweep.study import distributions
 
 LEAST = 8
 

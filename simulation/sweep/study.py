@@ -4,9 +4,8 @@ Early stopping is Optuna's ``SuccessiveHalvingPruner``: Li et al., "A System for
 Tuning", MLSys 2020, section 3 (ASHA), here with one run at a time. It differs from there in what it judges: the run
 with the first seed. What that seed lets through is run to the end with all seeds; what it does not, with no other.
 
-Nothing depends on where a sweep was stopped. Optuna's study lives in memory only and is told everything anew, in the
-same order, from the runs that the sweep remembers; every draw has its own sampler, seeded by (seed, draw), so that one
-draw stays the same when [grid] grows and each combination of the grid meets the same random values.
+Nothing depends on where a sweep was stopped: Optuna's study lives in memory only, and is told everything anew, in the
+same order, from the runs that the sweep remembers.
 """
 
 from __future__ import annotations
@@ -19,9 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import Trial, TrialState
 
 from app.config import RunConfig, Value
@@ -29,7 +26,7 @@ from app.errors import UserError
 from app.report.reading import Round, Run, read_round, read_run
 from simulation.sweep.memory import Memory, Outcome
 from simulation.sweep.plan import Assignment, Plan
-from simulation.sweep.sections import Choices, Draw, Range
+from simulation.sweep.proposals import distributions, new_study, order_of, sampler_of, written_down
 from strategies.errors import StrategyError
 from strategies.federated import Observer
 from strategies.records import RoundRecord
@@ -38,7 +35,6 @@ from tasks.errors import TaskError
 logger = logging.getLogger(__name__)
 
 MAX_CRASHES = 3
-_DIGITS = 4
 
 
 class Runner(Protocol):
@@ -84,14 +80,14 @@ def run_sweep(plan: Plan, runner: Runner, memory: Memory, progress: Progress) ->
     ``progress`` is told of a configuration after each of its runs. Errors that a configuration has led to are part of
     its outcome; after three crashes in a row the last one is raised.
     """
-    study, seen = _study(plan), set[tuple[Value, ...]]()
+    study, seen = new_study(plan), set[tuple[Value, ...]]()
     attempt = _Attempt(plan, runner, memory)
     spaces = distributions(plan)
-    for number, (draw, combination) in enumerate(_order(plan)):
-        study.sampler = _sampler(plan, draw)
+    for number, (draw, combination) in enumerate(order_of(plan)):
+        study.sampler = sampler_of(plan, draw)
         study.enqueue_trial(combination)
         trial = study.ask(spaces)
-        values = {key: _plain(plan.random.get(key), trial.params[key]) for key in plan.keys}
+        values = {key: written_down(plan.random.get(key), trial.params[key]) for key in plan.keys}
         configuration = attempt.configuration(number, values, trial, progress)
         _tell(study, trial, plan, configuration)
         if (identity := tuple(values.values())) not in seen:
@@ -188,61 +184,6 @@ class _Attempt:
             state, reason = "completed", ""
         self.crashes = 0
         return state, reason
-
-
-def _study(plan: Plan) -> optuna.Study:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    rule = plan.halving
-    pruner = (
-        optuna.pruners.NopPruner()
-        if rule is None
-        else optuna.pruners.SuccessiveHalvingPruner(min_resource=rule.min_rounds, reduction_factor=rule.factor)
-    )
-    return optuna.create_study(direction="maximize" if plan.metric.higher_is_better else "minimize", pruner=pruner)
-
-
-def _sampler(plan: Plan, draw: int) -> optuna.samplers.BaseSampler:
-    seed = int(np.random.SeedSequence([_seed(plan), draw]).generate_state(1)[0])
-    return optuna.samplers.TPESampler(seed=seed) if plan.sampler == "tpe" else optuna.samplers.RandomSampler(seed=seed)
-
-
-def _seed(plan: Plan) -> int:
-    return int(plan.base.get("seed", 0))
-
-
-def _order(plan: Plan) -> list[tuple[int, dict[str, Value]]]:
-    """Return which draw meets which combination, in the order of the runs.
-
-    With halving the order is shuffled: the first ones are hardly ever stopped, and a grid that climbs to its best value
-    would have nothing to stop.
-    """
-    combinations = plan.combinations()
-    orders = [np.arange(len(combinations))] * plan.draws
-    if plan.halving is not None:
-        orders = [np.random.default_rng([_seed(plan), draw]).permutation(order) for draw, order in enumerate(orders)]
-    return [(draw, combinations[position]) for draw, order in enumerate(orders) for position in order]
-
-
-def distributions(plan: Plan) -> dict[str, BaseDistribution]:
-    """Return what Optuna is to know of the keys that vary."""
-    fixed: dict[str, BaseDistribution] = {key: CategoricalDistribution(values) for key, values in plan.grid.items()}
-    return fixed | {key: _distribution(draw) for key, draw in plan.random.items()}
-
-
-def _distribution(draw: Draw) -> BaseDistribution:
-    if isinstance(draw, Choices):
-        return CategoricalDistribution(draw.values)
-    if draw.whole:
-        return IntDistribution(int(draw.low), int(draw.high), log=draw.log)
-    return FloatDistribution(draw.low, draw.high, log=draw.log)
-
-
-def _plain(draw: Draw | None, value: Value) -> Value:
-    """Return a drawn number with four digits, so that a person can write it down; never outside its bounds."""
-    if not isinstance(draw, Range) or not isinstance(value, float) or value == 0:
-        return value
-    rounded = round(value, _DIGITS - 1 - math.floor(math.log10(abs(value))))
-    return min(max(rounded, draw.low), draw.high)
 
 
 def _tell(study: optuna.Study, trial: Trial, plan: Plan, configuration: Configuration) -> None:

@@ -15,11 +15,12 @@ from numpy.testing import assert_allclose
 from app.errors import UserError
 from app.report import write_report
 from app.report.client_charts import MAX_ROWS, fan_chart, heat_rows, histogram_chart
-from app.report.curves import learning_lines, line_chart
+from app.report.curves import Trace, learning_lines, line_chart, trace_chart
+from app.report.figure import AXIS, Key
 from app.report.findings import differences, headline, labels, notes
 from app.report.reading import Population, read_run
 from app.report.round_charts import participation_chart, seconds_chart
-from app.report.series import bars, curve, of, positions, smoothed
+from app.report.series import Curve, bars, curve, of, overs, positions, smoothed
 from app.run_directory import RunDirectory, Scalar
 from app.sinks import ClientsJsonLines, JsonLines
 from strategies.population import ClientInfo
@@ -431,6 +432,7 @@ def test_histogram_counts_every_client_once(usual: RunDirectory) -> None:
         ("running", "", "The run had not ended when this page was written (or it was killed)."),
         ("interrupted", "", "The run was interrupted."),
         ("failed", "no nodes", "The run failed: no nodes"),
+        ("pruned", "Others were better.", "The sweep that the run belongs to stopped it: Others were better."),
     ],
 )
 def test_how_the_run_ended_stands_first(usual: RunDirectory, state: Any, message: str, sentence: str) -> None:
@@ -449,3 +451,41 @@ def test_the_page_follows_the_theme_and_keeps_matplotlib_to_itself(usual: RunDir
     plots = re.findall(r"<svg viewBox.*?</svg>", html, re.DOTALL)
     assert len(plots) == 11
     assert not re.search(r"(?<=: )#[0-9a-f]{6}", "".join(plots))
+
+
+def simulate_a_clock(directory: RunDirectory, seconds: Sequence[float | None]) -> None:
+    """Write into the metrics when each round ended in a simulated world."""
+    lines = [json.loads(line) for line in directory.metrics.read_text().splitlines()]
+    clocked = [{**line, "simulated-seconds": at} for line, at in zip(lines, seconds, strict=True)]
+    directory.metrics.write_text("".join(json.dumps(line) + "\n" for line in clocked))
+
+
+def test_curves_over_simulated_time_where_there_is_such_a_clock(usual: RunDirectory) -> None:
+    simulate_a_clock(usual, [None, 3600.0, None, 10800.0])
+    run = read_run(usual.path)
+    assert_allclose(positions(run, "simulated"), [0.0, 3600.0, 3600.0, 10800.0])
+    assert overs([run]) == ("rounds", "simulated", "bytes")
+    text = flat(page_of(usual).text)
+    assert "Accuracy over simulated time" in text
+    assert "Accuracy over time" not in text
+    assert "simulated time (h)" in text
+    assert "Seconds per round" in text
+
+
+def test_runs_with_and_without_a_clock_are_compared_by_their_own_time(usual: RunDirectory, tmp_path: Path) -> None:
+    other = make_run(tmp_path, [record(0), record(1)], "other")
+    simulate_a_clock(usual, [0.0, 1.0, 2.0, 3.0])
+    assert overs([read_run(usual.path), read_run(other.path)]) == ("rounds", "seconds", "bytes")
+    assert "Central accuracy over time" in flat(page_of(usual, other).text)
+
+
+def test_bands_and_faint_lines() -> None:
+    points = Curve(np.arange(3.0), np.array([0.1, np.nan, 0.3]))
+    banded = Trace(Key("best", "#2a78d6"), points, (points.y - 0.05, points.y + 0.05))
+    faint = Trace(Key("other", AXIS), points, faint=True)
+    chart = trace_chart("t", "Accuracy", [banded, faint], "rounds", "share")
+    assert chart is not None
+    assert [key.label for key in chart.legend] == ["best"]
+    assert chart.alt == "Accuracy: best goes from 10.0 % to 30.0 % in 3 points"
+    assert "fill-opacity: 0.18" in chart.svg
+    assert trace_chart("t", "Accuracy", [], "rounds", "share") is None
