@@ -28,7 +28,8 @@ import numpy as np
 
 from tasks.errors import TaskError
 from tasks.partition import Ids, Indices, Labels, Partition
-from tasks.top_up import CannotFillUpError, top_up
+from tasks.redeal import CannotFillUpError
+from tasks.top_up import top_up
 
 if TYPE_CHECKING:
     from flwr_datasets.partitioner import Partitioner

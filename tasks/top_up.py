@@ -8,15 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from tasks.redeal import redealt
+
 Pools = npt.NDArray[np.int64]
-
-
-class CannotFillUpError(ValueError):
-    """A client cannot be filled up. ``client`` is its number."""
-
-    def __init__(self, client: int) -> None:
-        super().__init__(f"client {client} cannot be filled up")
-        self.client = client
 
 
 def top_up(
@@ -28,15 +22,20 @@ def top_up(
     pool for everything, anything; with a pool per class, the classes it has. Needy clients are filled up in the order
     of their numbers, an example at a time, each time by the client that then has most examples (the lower number of
     equals), which gives one at random. A giver stays above or at ``least`` and keeps one of the pool. Takes time
-    proportional to the examples, and logarithmic in the clients for every example moved. Raises `CannotFillUpError`.
+    proportional to the examples, and logarithmic in the clients for every example moved. Where that ends with nobody
+    who can give, though giver and needy could be brought together through others, all is dealt anew
+    (`tasks.redeal`). Raises `CannotFillUpError` where no way of dealing gives every client enough.
     """
     needy = [client for client, part in enumerate(parts) if len(part) < least]
     if not needy:
         return list(parts)
-    givers = _Givers(parts, pool_of, least, np.random.default_rng(seed))
+    random = np.random.default_rng(seed)
+    givers = _Givers(parts, pool_of, least, random)
     filled = list(parts)
     for client in needy:
-        taken = [givers.give(open_pools[client], client) for _ in range(least - len(parts[client]))]
+        taken = [givers.give(open_pools[client]) for _ in range(least - len(parts[client]))]
+        if None in taken:
+            return redealt(parts, pool_of, open_pools, least, random)
         filled[client] = np.concatenate([parts[client], np.asarray(taken, np.int64)])
     for client, part in givers.remaining():
         filled[client] = part
@@ -66,11 +65,11 @@ class _Givers:
         for pool in self._held[client]:
             self._heaps.setdefault(pool, []).append((-len(part), client))
 
-    def give(self, pools: Sequence[int], client: int) -> int:
-        """Take an example out of one of the pools, for a client."""
+    def give(self, pools: Sequence[int]) -> int | None:
+        """Take an example out of one of the pools; None if nobody can give one."""
         offers = [(*top, pool) for pool in pools if (top := self._largest(pool)) is not None]
         if not offers:
-            raise CannotFillUpError(client)
+            return None
         _, giver, pool = min(offers)
         held = self._held[giver][pool]
         self._sizes[giver] -= 1

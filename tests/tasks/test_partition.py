@@ -5,6 +5,7 @@ import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ from tasks.cache import cache_folder, whole_file
 from tasks.dealing import deal
 from tasks.errors import TaskError
 from tasks.partition import KINDS, Partition, partition_indices
-from tasks.top_up import CannotFillUpError, top_up
+from tasks.redeal import CannotFillUpError, redealt
+from tasks.top_up import top_up
 
 DEALT = tuple(kind for kind in KINDS if kind != "natural")
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -46,6 +48,19 @@ def every_index_once(parts, examples):
     return np.array_equal(np.sort(np.concatenate(list(parts.values()))), np.arange(examples))
 
 
+def impossible(examples, held, least):
+    """Hall's condition: some classes have too few examples for the clients that have none but those classes.
+
+    Every client keeps one example of each class it has. ``examples`` [classes]; ``held``: each client's set of classes.
+    """
+    spare = {k: number - sum(k in classes for classes in held) for k, number in enumerate(examples)}
+    groups = (set(group) for size in range(1, len(spare) + 1) for group in combinations(spare, size))
+    return any(
+        sum(max(0, least - len(classes)) for classes in held if classes <= group) > sum(spare[k] for k in group)
+        for group in groups
+    )
+
+
 # What holds for every kind
 
 
@@ -68,6 +83,8 @@ def test_every_index_goes_to_one_client_the_same_each_time(kind, classes, exampl
     except TaskError as refusal:  # what cannot be dealt is refused in words, and only this kind can be impossible
         assert kind == "pathological"
         assert "cannot give client" in str(refusal)
+        held = classes_of(deal(labels, replace(partition, min_examples=1), None), labels)  # which nothing changes
+        assert impossible(np.bincount(labels), held, least)
         return
     assert list(parts) == [str(client) for client in range(clients)]
     assert every_index_once(parts, examples)
@@ -311,6 +328,39 @@ def test_a_giver_keeps_one_of_each_pool_and_a_taker_gets_only_open_ones():
     with pytest.raises(CannotFillUpError) as error:
         top_up(parts, pools, [[0, 1], [1]], 3, seed=0)
     assert error.value.client == 1
+
+
+def test_clients_that_cannot_give_to_each_other_are_brought_together_through_others():
+    # Client 2 lacks an example of class 0, which 1 alone has more of; 1 has no example too many, but 0 can give it one.
+    parts = [np.array([0, 1, 2, 3]), np.array([4, 5, 6]), np.array([7, 8])]
+    pools = np.array([1, 1, 1, 1, 0, 0, 1, 0, 2])
+    held = [[1], [0, 1], [0, 2]]
+    filled = top_up(parts, pools, held, 3, seed=0)
+    assert sorted(np.concatenate(filled).tolist()) == list(range(9))
+    assert [len(part) for part in filled] == [3, 3, 3]
+    assert [set(pools[part]) for part in filled] == [set(classes) for classes in held]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    held=st.lists(st.sets(st.integers(0, 3), min_size=1, max_size=3), min_size=1, max_size=8),
+    examples=st.lists(st.integers(0, 12), min_size=4, max_size=4),
+    least=st.integers(1, 5),
+    seed=st.integers(0, 99),
+)
+def test_dealing_anew_succeeds_whenever_that_is_possible(held, examples, least, seed):
+    examples = [number if any(k in classes for classes in held) else 0 for k, number in enumerate(examples)]
+    pools, opened = np.repeat(np.arange(4), examples), [sorted(classes) for classes in held]
+    parts = [np.arange(len(pools)), *[np.arange(0)] * (len(held) - 1)]
+    too_few = any(number < sum(k in classes for classes in held) for k, number in enumerate(examples))
+    if too_few or impossible(examples, held, least):
+        with pytest.raises(CannotFillUpError):
+            redealt(parts, pools, opened, least, np.random.default_rng(seed))
+        return
+    dealt = redealt(parts, pools, opened, least, np.random.default_rng(seed))
+    assert sorted(np.concatenate(dealt).tolist()) == list(range(len(pools)))
+    assert [set(pools[part]) for part in dealt] == held
+    assert min(map(len, dealt)) >= least
 
 
 # What is kept on disk
