@@ -192,6 +192,14 @@ def test_lists_of_integers_are_lists_of_integers(value: object) -> None:
         wire.int_list(record, "seeds")
 
 
+@pytest.mark.parametrize("value", [None, "text", 0.5, ["1"], [1], [True]])
+def test_lists_of_floats_are_lists_of_floats(value: object) -> None:
+    record = ConfigRecord({} if value is None else {"shares": value})  # type: ignore[dict-item]
+    with pytest.raises(StrategyError, match="'shares' of a message must hold a list of floats"):
+        wire.float_list(record, "shares")
+    assert wire.float_list(ConfigRecord({"shares": [0.5, 1.0]}), "shares") == [0.5, 1.0]
+
+
 @pytest.mark.parametrize("value", [None, "0.5", [0.5]])
 def test_a_number_is_a_number(value: object) -> None:
     record = ConfigRecord({} if value is None else {"learning-rate": value})  # type: ignore[dict-item]
