@@ -29,6 +29,7 @@ from strategies import wire
 from strategies.census import Census
 from strategies.describe import properties_in_common
 from strategies.errors import StrategyError
+from strategies.fedbuff import strategy_class
 from strategies.federated import CentralEvaluation, FederatedStrategy, Observer
 from strategies.records import RoundRecord
 from tasks.errors import TaskError
@@ -103,7 +104,7 @@ class FederatedRun:
         self._check_nodes(census)
         self._write_population(census)
         sinks = self.make_sinks(self.directory, logger, config.num_rounds)
-        self._strategy = FederatedStrategy(
+        self._strategy = strategy_class(parts)(
             parts,
             round_rules(config),
             config.seed,

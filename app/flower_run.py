@@ -24,6 +24,7 @@ from app.machine import usable_cores
 from app.overrides import merged_config, with_absolute_paths
 from app.run_directory import RunDirectory, to_toml
 from app.superlink import Connection, check_running_superlink, find_connection
+from app.world_keys import refuse_world
 
 COMPLETED = "finished:completed"
 NO_DETAILS = "N/A"
@@ -52,6 +53,7 @@ def run(request: Request, show: Callable[[str], None]) -> int:
     """
     project = project_folder()
     config = merged_config(request.overrides, project, request.folder)
+    refuse_world(config)
     connection = find_connection(request.connection)
     if connection.managed:
         check_running_superlink(project)

@@ -15,6 +15,7 @@ from app.config import RunConfig
 from app.console import log_to_console
 from app.errors import RunRefused, UserError
 from app.federated_run import FederatedRun
+from app.world_keys import refuse_world
 from strategies.errors import StrategyError
 from tasks.errors import TaskError
 
@@ -28,7 +29,9 @@ def main(grid: Grid, context: Context) -> None:
     """Run the federation that the run config describes."""
     log_to_console()
     try:
-        run = FederatedRun.of(RunConfig.from_run_config(context.run_config))
+        config = RunConfig.from_run_config(context.run_config)
+        refuse_world(config)
+        run = FederatedRun.of(config)
         add_exit_handler(run.interrupt, run_before_force_exit=True)  # the others have 5 s, which a report can exceed
         run.run(grid)
     except (UserError, TaskError, StrategyError) as error:

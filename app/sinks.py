@@ -182,7 +182,9 @@ def scalars(record: RoundRecord) -> dict[str, float]:
     }
     if record.learning_rate is not None:
         named["train/learning-rate"] = record.learning_rate
-    for group in ("train", "central", "federated", "rejected", "bytes", "seconds"):
+    if record.simulated_seconds is not None:
+        named["seconds/simulated"] = record.simulated_seconds
+    for group in ("train", "central", "federated", "rejected", "bytes", "seconds", "staleness"):
         values = line[group] or {}
         named.update({f"{group}/{key}": value for key, value in values.items() if isinstance(value, int | float)})
     return named

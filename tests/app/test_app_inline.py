@@ -18,6 +18,7 @@ from app import server
 from app.client import app as client_app
 from app.config import RunConfig
 from app.errors import RunRefused
+from app.federated_run import run_name
 from app.fingerprint import code_fingerprint, code_location
 from simulation.inline import InlineGrid
 from strategies import wire
@@ -233,6 +234,21 @@ def test_the_server_app_ends_a_users_mistake_as_refused(tmp_path: Path, capsys: 
     assert not left.directory.report.exists()
 
 
+def test_the_server_app_has_no_simulated_world(tmp_path: Path) -> None:
+    run_config = RunConfig.from_run_config({"dropout": 0.1, "runs-dir": str(tmp_path / "runs")}).to_run_config()
+    with pytest.raises(RunRefused, match="fedkeras simulate"):
+        server.app(InlineGrid(client_app, simulated(1), run_config), Context(1, 1, {}, RecordDict(), run_config))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_fedbuff_steps_with_buffers(tmp_path: Path) -> None:
+    buffered = {"strategy": "fedbuff", "buffer-size": 2, "concurrency": 4, "num-rounds": 3}
+    left = start(tmp_path, {**SMALL, **buffered})
+    records = left.records()
+    assert [len(record["rejected"]) for record in records] == [0, 0, 0, 0]
+    assert [record["accepted"] for record in records[1:]] == [2, 2, 2]
+
+
 def test_a_client_that_the_node_does_not_host_is_that_clients_error() -> None:
     from app.compose import data_spec
     from app.local_task import local_task
@@ -270,4 +286,4 @@ def test_model_and_data_must_fit(tmp_path: Path) -> None:
     ],
 )
 def test_the_name_of_a_run(changes: dict[str, Any], name: str) -> None:
-    assert server.run_name(RunConfig.from_run_config(changes)) == name
+    assert run_name(RunConfig.from_run_config(changes)) == name

@@ -185,6 +185,7 @@ def test_what_flower_complains_of_is_kept(fake: Fake) -> None:
         (("x" * 5000,), {}),
         ((), {"connection": "nowhere"}),
         (("min-nodes=5",), {"workers": 4}),
+        (("dropout=0.1",), {}),  # of the simulated world, which only `fedkeras simulate` has
     ],
 )
 def test_mistakes_are_told_before_flower_is_started(
