@@ -93,7 +93,7 @@ def label_chart(name: str, population: Population | None) -> Chart | None:
         heat, sizes = canvas.figure.subplots(1, 2, sharey=True, width_ratios=[5, 1])
         # One colour of growing opacity: full cells stand out on a light page and on a dark one.
         picture = np.concatenate([np.broadcast_to(to_rgb(_HEAT), (*shares.shape, 3)), shares[..., None] ** 0.7], axis=2)
-        heat.imshow(picture, aspect="auto", interpolation="nearest")
+        heat.imshow(picture, aspect="auto", interpolation="none")
         heat.grid(visible=False)
         heat.set_xlabel("label")
         heat.set_ylabel("client" if labels else "clients, sorted by their most frequent label")
