@@ -55,7 +55,7 @@ class RayGrid(VirtualGrid):
         self._nodes = num_nodes or len(pool.workers)
         self._run = RunSpec(next(_runs), client_app, dict(run_config), self._nodes)
         self._queue: deque[Job] = deque()
-        self._overdue: deque[Job] = deque()
+        self._overdue: list[Job] = []
         self._under_way: dict[Call, Job] = {}
         self._arrived: dict[str, Message] = {}
         self._shared: list[SharedArrays] = []
@@ -93,13 +93,15 @@ class RayGrid(VirtualGrid):
     def next_arrivals(self, message_ids: Iterable[str], timeout: float) -> list[Message]:
         """Wait for the next replies to these messages; [] when ``timeout`` seconds are over.
 
-        What nobody has begun by then comes after what is sent later.
+        What nobody has begun by then is only done if somebody asks for it again.
         """
+        message_ids = set(message_ids)
+        self._resume(message_ids)
         deadline = time.monotonic() + timeout
         while not (replies := self._take(message_ids)):
             left = deadline - time.monotonic()
             if left <= 0 or not self._pool.has_work():
-                self._put_off(set(message_ids))
+                self._put_off(message_ids)
                 return []
             self._work(left)
         return replies
@@ -110,9 +112,15 @@ class RayGrid(VirtualGrid):
         return [self._arrived.pop(message_id) for message_id in message_ids if message_id in self._arrived]
 
     def _put_off(self, message_ids: set[str]) -> None:
-        late = [job for job in self._queue if job.letter.message.metadata.message_id in message_ids]
-        self._queue = deque(job for job in self._queue if job not in late)
-        self._overdue.extend(late)
+        self._overdue += [job for job in self._queue if job.letter.message.metadata.message_id in message_ids]
+        self._queue = deque(job for job in self._queue if job not in self._overdue)
+
+    def _resume(self, message_ids: set[str]) -> None:
+        if self._overdue:
+            again = [job for job in self._overdue if job.letter.message.metadata.message_id in message_ids]
+            self._overdue = [job for job in self._overdue if job not in again and job.call.expires > time.time()]
+            self._queue.extend(again)
+            self._dispatch()
 
     def _work(self, seconds: float) -> None:
         """Wait until something happens, and give the workers what is next before the caller looks at the replies."""
@@ -147,7 +155,7 @@ class RayGrid(VirtualGrid):
 
     def _dispatch(self) -> None:
         """Give every idle worker its next call, and busy ones one more while the queue is longer than the workers."""
-        if not self._queue and not self._overdue:
+        if not self._queue:
             return
         ready = [worker for worker in self._pool.workers if worker.ready]
         for held in range(IN_FLIGHT):
@@ -158,7 +166,7 @@ class RayGrid(VirtualGrid):
     def _give(self, worker: Worker) -> None:
         if worker.calls and self._is_alone(worker.calls[0]):
             return
-        job = self._next(self._queue, worker) or self._next(self._overdue, worker)
+        job = self._next(worker)
         if job is not None:
             self._under_way[job.call] = job
             self._pool.send(worker, job.call)
@@ -166,15 +174,17 @@ class RayGrid(VirtualGrid):
     def _is_alone(self, call: Call) -> bool:
         return call in self._under_way and self._under_way[call].alone
 
-    def _next(self, queue: deque[Job], worker: Worker) -> Job | None:
-        """Take out the first job that this worker may do now; what has outlived its time is done by nobody."""
-        for position, job in enumerate(queue):
-            if (job.home in (None, worker.slot) or not self._pool.workers[job.home].ready) and not (
-                job.alone and worker.calls
-            ):
-                del queue[position]
-                return self._next(queue, worker) if job.call.expires < time.time() else job
+    def _next(self, worker: Worker) -> Job | None:
+        """Take out of the queue the first job that this worker may do now; what has outlived its time, nobody does."""
+        for position, job in enumerate(self._queue):
+            if self._may_do(worker, job):
+                del self._queue[position]
+                return self._next(worker) if job.call.expires < time.time() else job
         return None
+
+    def _may_do(self, worker: Worker, job: Job) -> bool:
+        at_home = job.home is None or job.home == worker.slot or not self._pool.workers[job.home].ready
+        return at_home and not (job.alone and worker.calls)
 
     def _call(self, message: Message, content: RecordDict) -> Call:
         arrays = {name: self._share(record) for name, record in content.items() if isinstance(record, ArrayRecord)}
