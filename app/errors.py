@@ -15,3 +15,7 @@ class RunRefused(UserError):  # noqa: N818 - says what happened, as a log shows 
     The message becomes the run's end in ``flwr ls``, and ``fedkeras run`` hides the traceback (app/log_filter.py).
     Raise it, and do not call ``sys.exit``: Flower swallows that and the run ends as completed.
     """
+
+
+class RunPruned(UserError):  # noqa: N818 - says what happened
+    """Raised by an observer that ends a run because others have beaten it; the run has not failed."""

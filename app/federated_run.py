@@ -17,7 +17,7 @@ from flwr.serverapp import Grid
 
 from app.compose import composition, data_spec, learning_rate, round_rules
 from app.config import RunConfig
-from app.errors import RunRefused, UserError
+from app.errors import RunPruned, RunRefused, UserError
 from app.fingerprint import code_fingerprint, code_location, user_modules
 from app.log_filter import RUN_DIRECTORY
 from app.report.build import write_report
@@ -134,6 +134,9 @@ class FederatedRun:
         self.directory.write_status("running")
         try:
             yield
+        except RunPruned as pruned:
+            self._close("pruned", str(pruned))
+            raise
         except (UserError, TaskError, StrategyError) as error:
             self._close("failed", str(error))
             raise

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tasks.user_code import is_reference
 
-PACKAGES = ("app", "strategies", "tasks")
+PACKAGES = ("app", "strategies", "tasks", "simulation")
 
 
 def code_location() -> str:

@@ -47,6 +47,8 @@ def with_absolute_paths(config: RunConfig, folder: Path) -> RunConfig:
                     f"The key 'dataset' is '{config.dataset}', but there is no {absolute}: correct the path."
                 )
             values["dataset"] = f"{prefix}{absolute}{mark}{query}"
+    if config.availability_trace:
+        values["availability-trace"] = str(user_path(config.availability_trace, "availability-trace", folder))
     return RunConfig.from_run_config(values)
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from strategies.population import ClientInfo
 
 Scalar = bool | int | float | str
-RunState = Literal["running", "completed", "failed", "interrupted"]
+RunState = Literal["running", "completed", "pruned", "failed", "interrupted"]
 
 MAX_NAME = 80
 _SAME_SECOND = 10_000

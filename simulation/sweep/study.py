@@ -22,7 +22,7 @@ import optuna
 from optuna.trial import Trial, TrialState
 
 from app.config import RunConfig, Value
-from app.errors import UserError
+from app.errors import RunPruned, UserError
 from app.report.reading import Round, Run, read_round, read_run
 from simulation.sweep.memory import Memory, Outcome
 from simulation.sweep.plan import Assignment, Plan
@@ -42,10 +42,6 @@ class Runner(Protocol):
 
     def run(self, config: RunConfig, observers: Sequence[Observer] = ()) -> object:
         """Train to the end and leave a run directory in the config's ``runs-dir``; what an observer raises ends it."""
-
-
-class Pruned(UserError):  # noqa: N818 - says what happened
-    """Raised by the judge of a run that shall not go on."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +109,7 @@ class _Judge:
             self.seen = record.number
             self.trial.report(value, step=record.number)
             if record.number < self.num_rounds and self.trial.should_prune():
-                raise Pruned(f"Stopped after round {record.number}: others were better by then.")
+                raise RunPruned(f"Stopped after round {record.number}: others were better by then.")
 
 
 @dataclass
@@ -156,7 +152,7 @@ class _Attempt:
         for record in run.rounds if run is not None else ():
             try:
                 judge.see(record)
-            except Pruned:
+            except RunPruned:
                 stopped = True
         return stopped or known.state != "pruned"
 
@@ -170,7 +166,7 @@ class _Attempt:
     def _ending(self, config: RunConfig, judge: _Judge | None) -> tuple[Any, str]:
         try:
             self.runner.run(config, [] if judge is None else [judge])
-        except Pruned as pruned:
+        except RunPruned as pruned:
             state, reason = "pruned", str(pruned)
         except (UserError, TaskError, StrategyError) as error:
             state, reason = "failed", str(error)

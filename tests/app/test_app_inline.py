@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from app import server
 from app.client import app as client_app
 from app.config import RunConfig
-from app.errors import RunRefused
+from app.errors import RunPruned, RunRefused
 from app.federated_run import run_name
 from app.fingerprint import code_fingerprint, code_location
 from simulation.inline import InlineGrid
@@ -194,6 +194,17 @@ def test_an_interrupted_run_leaves_a_readable_directory(tmp_path: Path) -> None:
     assert "<svg" in left.directory.report.read_text()
     assert left.model().count_params() > 0  # what round 1 had made of it
     assert not list(left.directory.path.glob("*.tmp"))
+
+
+def test_a_run_that_others_have_beaten_has_not_failed(tmp_path: Path) -> None:
+    def prune(record: RoundRecord) -> None:
+        if record.round == 1:
+            raise RunPruned("Stopped after round 1.")
+
+    with pytest.raises(RunPruned):
+        start(tmp_path, SMALL, observers=[prune])
+    status = latest(tmp_path).json("status.json")
+    assert (status["state"], status["message"], status["rounds"]) == ("pruned", "Stopped after round 1.", 1)
 
 
 def test_a_run_that_breaks_says_so_in_its_directory(tmp_path: Path) -> None:

@@ -133,6 +133,11 @@ def test_other_datasets_and_absolute_paths_stay(folder: Path) -> None:
     assert with_absolute_paths(config, folder) == config
 
 
+def test_a_trace_is_found_from_the_users_folder(folder: Path) -> None:
+    config = RunConfig.from_run_config({"availability-trace": "online.csv", "example-seconds": 0.1})
+    assert with_absolute_paths(config, folder).availability_trace == str(folder / "online.csv")
+
+
 def test_a_dataset_file_that_is_missing_is_told_before_the_start(folder: Path) -> None:
     config = RunConfig.from_run_config({"dataset": "tfrecord:silos", "partition": "natural"})
     with pytest.raises(UserError, match=r"The key 'dataset' is 'tfrecord:silos', but there is no .*/user/silos"):
