@@ -61,6 +61,14 @@ class MakeSinks(Protocol):
         """Return the sinks."""
 
 
+@dataclass(frozen=True)
+class Output:
+    """What a run tells while it lasts, and whether it ends with a page of its own (a sweep has one for all)."""
+
+    make_sinks: MakeSinks = run_sinks
+    page: bool = True
+
+
 @dataclass
 class FederatedRun:
     """A run in progress. ``rounds`` counts the finished ones; ``last`` is the record of the latest central evaluation.
@@ -71,21 +79,19 @@ class FederatedRun:
     config: RunConfig
     directory: RunDirectory
     observers: Sequence[Observer] = ()
-    make_sinks: MakeSinks = run_sinks
+    output: Output = Output()
     rounds: int = 0
     last: RoundRecord | None = None
     _strategy: FederatedStrategy | None = None
     _open: threading.Lock = field(default_factory=threading.Lock)  # taken, for good, by whoever closes the run
 
     @classmethod
-    def of(
-        cls, config: RunConfig, observers: Sequence[Observer] = (), make_sinks: MakeSinks = run_sinks
-    ) -> FederatedRun:
+    def of(cls, config: RunConfig, observers: Sequence[Observer] = (), output: Output = Output()) -> FederatedRun:
         """Make a run with a directory of its own; raises UserError where there can be none."""
         runs_dir = user_path(config.runs_dir, "runs-dir")
         directory = RunDirectory.create(runs_dir, run_name(config), datetime.now())
         logger.info("%s%s", RUN_DIRECTORY, directory.path)
-        return cls(config, directory, observers, make_sinks)
+        return cls(config, directory, observers, output)
 
     def run(self, grid: Grid) -> None:
         """Train from the first round to the report, whatever happens in between; raises as `execute` does."""
@@ -103,7 +109,7 @@ class FederatedRun:
         census.start(config.min_nodes, config.node_timeout, meanwhile=lambda: self.task)
         self._check_nodes(census)
         self._write_population(census)
-        sinks = self.make_sinks(self.directory, logger, config.num_rounds)
+        sinks = self.output.make_sinks(self.directory, logger, config.num_rounds)
         self._strategy = strategy_class(parts)(
             parts,
             round_rules(config),
@@ -160,7 +166,7 @@ class FederatedRun:
                 if state != "completed" and self.rounds and self._strategy and self._strategy.arrays:
                     self._save_model(self._strategy.arrays)
             with _logged("The report was not written"):
-                if self.directory.metrics.exists():
+                if self.output.page and self.directory.metrics.exists():
                     logger.info("Report: %s", write_report([self.directory.path]))
 
     def _outcome(self) -> str:

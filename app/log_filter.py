@@ -44,6 +44,11 @@ _NOISE = re.compile(
 )
 
 
+def is_noise(line: str) -> bool:
+    """Tell whether a line is what Flower, Ray or TensorFlow say of themselves."""
+    return bool(_NOISE.match(line))
+
+
 class LogFilter:
     """Reads a log line by line; says what of it to show and remembers the run's id and directory."""
 
@@ -108,7 +113,7 @@ class LogFilter:
         ):  # the workers' own log repeats what the server is told in replies
             return []
         level, message = _split(text)
-        if not message.strip() or (not _OURS.fullmatch(text) and _NOISE.match(message.strip())):
+        if not message.strip() or (not _OURS.fullmatch(text) and is_noise(message.strip())):
             return []
         if level == "ERROR":
             self.errors.append(message)

@@ -64,7 +64,7 @@ def round_ends(overrides: list[str], *options: str) -> Iterator[tuple[int, float
         printed = []
         for line in started.stdout:
             printed.append(line)
-            if found := re.match(r"(?:INFO )?round +(\d+)/", line):
+            if found := re.match(r"round +(\d+)/", line):
                 yield int(found[1]), time.perf_counter()
         if started.wait() != 0:
             raise RuntimeError("fedkeras simulate failed:\n" + "".join(printed[-20:]))

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from app.cli import Overrides, Verbose, commands, main
+from simulation.sweep.command import sweep
 
-__all__ = ["main", "simulate"]
+__all__ = ["main", "simulate", "sweep"]
 
 
 class Engine(StrEnum):
@@ -33,3 +34,6 @@ def simulate(
 
     request = Request(tuple(overrides or ()), workers, gpus, engine.value, ray_address, verbose)
     raise typer.Exit(run(request))
+
+
+commands.command()(sweep)

@@ -6,6 +6,7 @@ import functools
 import logging
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from app.machine import usable_cores
 from simulation.resources import MOST_STORE, Machine, Wish, store_bytes
 
 SHARED_MEMORY = Path("/dev/shm")
+CONNECT_SECONDS = 5.0
 ASSUMED_GPU_MEMORY = 16_000_000_000
 QUIET = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run`, Ray would start every worker through uv: 12 s more
@@ -53,6 +55,7 @@ def start(wish: Wish, address: str | None = None, verbose: bool = False) -> None
         return
     here = this_machine()
     connect(
+        address="local",  # otherwise Ray joins whatever cluster was started on this machine last
         num_cpus=max(wish.workers or 1, int(here.cores)),
         num_gpus=here.gpus,
         object_store_memory=store_bytes(here.memory, _free_shared_memory()),
@@ -61,9 +64,13 @@ def start(wish: Wish, address: str | None = None, verbose: bool = False) -> None
 
 
 def _join(connect: Callable[..., object], address: str) -> None:
+    """Join a cluster. Ray itself would wait for minutes where nobody listens."""
     try:
+        host, colon, port = address.rpartition(":")
+        if colon:
+            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
         connect(address=address)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise UserError(
             f"There is no Ray cluster at --ray-address '{address}' ({str(error).splitlines()[0]}): start one with "
             "'ray start --head', or leave the option out."

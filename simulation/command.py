@@ -11,12 +11,13 @@ from pathlib import Path
 from rich.console import Console
 
 from app.config import RunConfig
-from app.console import log_to_console
+from app.console import PlainLines, log_to_console
 from app.errors import UserError
 from app.flower_run import INTERRUPTED, project_folder
 from app.overrides import merged_config, with_absolute_paths
 from simulation.progress import Live, live_progress
-from simulation.simulate import Engine, Simulation, files_and_lines, files_only
+from simulation.quiet import without_noise
+from simulation.simulate import LINES, SILENT, Engine, Simulation
 from strategies.errors import StrategyError
 from tasks.errors import TaskError
 
@@ -46,11 +47,10 @@ def run(request: Request) -> int:
         raise UserError("The options --workers, --gpus and --ray-address are for --engine ray: leave them out.")
     config = merged_config(request.overrides, project_folder(), request.folder)
     config = with_absolute_paths(config, request.folder)
-    log_to_console()
+    log_to_console(PlainLines())
+    engine = Simulation(request.workers, request.gpus, request.engine, request.ray_address, request.verbose)
     try:
-        with Simulation(
-            request.workers, request.gpus, request.engine, request.ray_address, request.verbose
-        ) as simulation:
+        with nullcontext() if request.verbose else without_noise(), engine as simulation:
             return _train(simulation, config)
     except KeyboardInterrupt:
         logger.warning("Interrupted.")
@@ -62,7 +62,7 @@ def _train(simulation: Simulation, config: RunConfig) -> int:
     grid = simulation.grid(config)
     try:
         with _progress(config) as live:
-            simulation.run_on(grid, config, (live,) if live else (), files_only if live else files_and_lines)
+            simulation.run_on(grid, config, (live,) if live else (), SILENT if live else LINES)
     except (UserError, TaskError, StrategyError) as error:
         logger.error("%s", error)
         return 1

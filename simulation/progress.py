@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from app.console import OURS
+from app.console import OURS, PlainLines
 from app.units import human_seconds, percent
 from strategies.records import RoundRecord
 
@@ -21,13 +21,13 @@ class ThroughConsole(logging.Handler):
 
     def __init__(self, console: Console) -> None:
         super().__init__()
+        self.setFormatter(PlainLines())
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one record as a line; anything above INFO is led by its level."""
-        level = "" if record.levelno <= logging.INFO else f"{record.levelname}: "
+        """Write one record as a line, errors in red."""
         style = "red" if record.levelno >= logging.ERROR else None
-        self._console.print(f"{level}{record.getMessage()}", markup=False, highlight=False, style=style)
+        self._console.print(self.format(record), markup=False, highlight=False, style=style)
 
 
 @dataclass

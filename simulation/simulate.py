@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from flwr.serverapp import Grid
 
 from app.config import RunConfig
-from app.federated_run import FederatedRun, MakeSinks
+from app.federated_run import FederatedRun, Output
 from app.run_directory import RunDirectory
 from app.sinks import Background, LogLine, Sink, file_sinks
 from simulation import cluster
@@ -45,6 +45,9 @@ def files_and_lines(directory: RunDirectory, logger: logging.Logger, num_rounds:
 def files_only(directory: RunDirectory, logger: logging.Logger, num_rounds: int) -> Sequence[Sink]:
     """Return the sinks of a run whose rounds something else shows."""
     return (Background(file_sinks(directory)),)
+
+
+LINES, SILENT, ONE_OF_MANY = Output(files_and_lines), Output(files_only), Output(files_only, page=False)
 
 
 @dataclass
@@ -84,22 +87,18 @@ class Simulation:
         if self.engine == "ray":
             cluster.stop()
 
-    def run(
-        self, config: RunConfig, observers: Sequence[Observer] = (), make_sinks: MakeSinks = files_and_lines
-    ) -> FederatedRun:
+    def run(self, config: RunConfig, observers: Sequence[Observer] = (), output: Output = LINES) -> FederatedRun:
         """Train as the config says, to the end, and return the run, whose ``directory`` holds all that is left of it.
 
         Each observer is called with each round's record, and may raise to end the run early. Raises UserError,
         TaskError or StrategyError for what the user can mend, also with a run directory that tells it; and UserError
         before there is one, where the workers do not fit.
         """
-        return self.run_on(self.grid(config), config, observers, make_sinks)
+        return self.run_on(self.grid(config), config, observers, output)
 
-    def run_on(
-        self, grid: Grid, config: RunConfig, observers: Sequence[Observer], make_sinks: MakeSinks
-    ) -> FederatedRun:
+    def run_on(self, grid: Grid, config: RunConfig, observers: Sequence[Observer], output: Output) -> FederatedRun:
         """Train as `run` does on what `grid` has returned for the same config."""
-        run = FederatedRun.of(config, observers, make_sinks)
+        run = FederatedRun.of(config, observers, output)
         run.run(grid)
         return run
 

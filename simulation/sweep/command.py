@@ -37,15 +37,16 @@ def sweep(
     ray_address: Annotated[str | None, typer.Option(help="Join this Ray cluster instead of starting one.")] = None,
 ) -> None:
     """Try many configurations, compare them in one report; goes on where it was stopped."""
-    from app.console import log_to_console
+    from app.console import PlainLines, log_to_console
     from app.flower_run import project_folder
+    from simulation.quiet import without_noise
     from simulation.sweep.plan import read_plan
 
     plan = read_plan(sweep_file(file, project_folder()), project_folder(), Path.cwd())
-    log_to_console()
+    log_to_console(PlainLines())
     for name in ("app", "strategies"):  # a line per run is enough: what a round says is in the run's directory
         logging.getLogger(name).setLevel(logging.WARNING)
-    with _simulation(workers, engine, ray_address) as runner:
+    with without_noise(), _simulation(workers, engine, ray_address) as runner:
         best = carry_out(plan, runner, typer.echo)
     raise typer.Exit(0 if best is not None else FAILED)
 
@@ -127,13 +128,13 @@ def _make(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _simulation(workers: int | None, engine: Literal["ray", "inline"], address: str | None) -> Iterator[Runner]:
-    from simulation.simulate import Simulation, files_only
+    from simulation.simulate import ONE_OF_MANY, Simulation
 
     class Quiet:
-        """Runs without a log line per round."""
+        """Runs without a log line per round and without pages of their own."""
 
         def run(self, config: RunConfig, observers: Sequence[Observer] = ()) -> object:
-            return simulation.run(config, observers, files_only)
+            return simulation.run(config, observers, ONE_OF_MANY)
 
     with Simulation(workers=workers, engine=engine, address=address) as simulation:
         yield Quiet()

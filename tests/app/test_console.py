@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 
-from app.console import log_to_console
+from app.console import PlainLines, log_to_console
 
 
 def warn(module: str) -> None:
@@ -25,6 +25,15 @@ def test_our_records_are_plain_lines_said_once(capsys: pytest.CaptureFixture[str
         assert capsys.readouterr().out == "INFO round 1\n"
     finally:
         logger.handlers[:], logger.level, logger.propagate = before
+
+
+def test_whoever_reads_directly_sees_levels_above_info_only() -> None:
+    def line(level: int) -> str:
+        return PlainLines().format(logging.LogRecord("app", level, "file.py", 1, "%s clients", (7,), None))
+
+    assert line(logging.INFO) == "7 clients"
+    assert line(logging.WARNING) == "WARNING: 7 clients"
+    assert line(logging.ERROR) == "ERROR: 7 clients"
 
 
 def test_only_keras_own_deprecated_calls_are_kept_back() -> None:

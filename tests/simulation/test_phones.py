@@ -17,12 +17,12 @@ import sys
 from pathlib import Path
 from app.config import RunConfig
 from app.overrides import merged_config
-from simulation.simulate import Simulation, files_only
+from simulation.simulate import SILENT, Simulation
 
 config = merged_config(["phones"], Path.cwd(), Path.cwd()).to_run_config()
 config |= {"num-rounds": 6, "federated-evaluate-every": 0, "runs-dir": sys.argv[1]}
 with Simulation(engine="inline") as simulation:
-    print(simulation.run(RunConfig.from_run_config(config), make_sinks=files_only).directory.path)
+    print(simulation.run(RunConfig.from_run_config(config), output=SILENT).directory.path)
 """
 
 
