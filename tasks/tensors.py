@@ -42,7 +42,11 @@ def read_only(tensor: tf.Tensor) -> np.ndarray:
 
 
 def lent(array: np.ndarray) -> tf.Tensor:
-    """Return a tensor that shares the memory of an array from `aligned_zeros`: it holds what is written there."""
+    """Return a tensor that shares the memory of an array from `aligned_zeros`: it holds what is written there.
+
+    XLA must not need its values to compile, as it does for a shape or a slice in the middle: they are in the key that
+    it keeps an executable under, and so an executable for old values would be taken for that for new ones.
+    """
     return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
 

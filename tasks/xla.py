@@ -60,10 +60,10 @@ def trains_with_xla(model: keras.Model) -> bool:
     layer treats each example by itself and draws no random numbers: not with batch normalisation, dropout or a user's
     own layer, of which nothing is known. Such models train in a plain graph, as do convolutions on the CPU.
 
-    Measured (`benchmarks/local_training.py`; one thread of an EPYC core, 100 examples in batches of 20, ms per client,
-    XLA / plain graph with batches of fixed size): MLP 784-200-200-10 SGD 1.56 / 1.99, Adam 2.16 / 3.38; logistic
-    regression on 8x8 digits, 30 examples in batches of 5, 0.25 / 0.45. Convolutions: XLA takes 20 times as long, since
-    the plain graph has oneDNN's.
+    Measured (one thread of an EPYC core, 100 examples in batches of 20, ms of CPU per client, XLA / plain graph with
+    batches of fixed size): MLP 784-200-200-10 with SGD 1.56 / 1.99, with Adam 2.16 / 3.38; logistic regression on 8x8
+    digits, 30 examples in batches of 5, 0.25 / 0.45. With convolutions XLA takes 20 times as long as the plain graph,
+    which has oneDNN's. Compiling takes 0.2 to 0.6 s for each width of batches.
     """
     allowed = (*_ROWS, *_CONVOLUTIONS) if tf.config.list_logical_devices("GPU") else _ROWS
     return all(_treats_rows_alone(layer, allowed) for layer in _innermost(model))

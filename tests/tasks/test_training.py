@@ -186,6 +186,26 @@ def test_a_client_gets_the_same_bits_whatever_sizes_were_trained_before():
     assert sorted(own.compiled._programs) == [10, 40]
 
 
+@pytest.mark.parametrize("model", ["logistic", "mlp", USER + "normed", "cnn-small"])
+def test_every_client_of_a_round_trains_on_its_own_data(model):
+    own, weights = trainer(model, SHAPE, 10, LocalTraining(8)), start_weights(model)
+    for weight in weights:
+        weight.flags.writeable = False
+    for seed, n in enumerate((20, 5, 33, 20)):
+        data = examples(n, seed=seed)
+        expected, loss = reference_train(
+            build_model(model, SHAPE, 10, seed=0),
+            keras.optimizers.SGD(0.1),
+            weights,
+            data,
+            epochs_of_batches(n, 8, 1, seed=seed),
+            np.zeros((0, 2), np.int64),
+        )
+        result = own.train(weights, data, 0.1, seed)
+        assert difference(result.weights, expected) <= 1e-5
+        assert result.loss == pytest.approx(loss, abs=1e-5)
+
+
 def test_weights_changed_in_place_are_seen_and_read_only_ones_give_the_same():
     own, data = trainer("mlp", SHAPE, 10, LocalTraining(batch_size=8)), examples(21)
     weights = start_weights("mlp")

@@ -20,6 +20,18 @@ def batch_norm(input_shape, num_classes):
     )
 
 
+def normed(input_shape, num_classes):
+    return keras.Sequential(
+        [
+            keras.Input(input_shape),
+            keras.layers.Flatten(),
+            keras.layers.Dense(12, "tanh", kernel_regularizer=keras.regularizers.L2(0.01)),
+            keras.layers.LayerNormalization(),
+            keras.layers.Dense(num_classes),
+        ]
+    )
+
+
 def softmax(input_shape, num_classes):
     return keras.Sequential(
         [keras.Input(input_shape), keras.layers.Flatten(), keras.layers.Dense(num_classes, "softmax")]
