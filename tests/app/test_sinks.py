@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from app.log_line import log_line
 from app.run_directory import RunDirectory
-from app.sinks import ClientsJsonLines, JsonLines, LogLine, Sink, TensorBoard, run_sinks, scalars
+from app.sinks import Background, ClientsJsonLines, JsonLines, LogLine, Sink, TensorBoard, run_sinks, scalars
 from app.units import human_bytes, human_seconds, percent
 from strategies.records import ClientScores, RoundRecord
 
@@ -237,3 +238,64 @@ UNITS: list[tuple[Any, float, str]] = [
 @pytest.mark.parametrize(("function", "value", "text"), UNITS)
 def test_numbers_as_people_read_them(function: Any, value: float, text: str) -> None:
     assert function(value) == text
+
+
+class Kept:
+    """A sink that keeps the records, as slowly as it is told, and fails in a round of its choice."""
+
+    def __init__(self, fail_in: int = -1, gate: threading.Event | None = None) -> None:
+        self.rounds: list[int] = []
+        self.closed = 0
+        self._fail_in, self._gate = fail_in, gate
+
+    def round(self, record: RoundRecord) -> None:
+        if self._gate is not None:
+            assert self._gate.wait(30)
+        if record.round == self._fail_in:
+            raise OSError(28, "No space left on device")
+        self.rounds.append(record.round)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_records_are_written_in_the_background_in_their_order_and_all_before_the_end() -> None:
+    gate = threading.Event()
+    slow, other = Kept(gate=gate), Kept()
+    sink = Background([slow, other])
+    for number in range(20):
+        sink.round(RoundRecord(number))
+    assert slow.rounds == []  # nobody has waited for it
+    gate.set()
+    sink.close()
+    assert slow.rounds == other.rounds == list(range(20))
+    assert slow.closed == other.closed == 1
+    sink.close()
+    assert slow.closed == 1
+
+
+def test_only_so_many_records_wait() -> None:
+    gate = threading.Event()
+    kept = Kept(gate=gate)
+    sink = Background([kept])
+    count = 3 * Background.MOST_WAITING
+    feeder = threading.Thread(target=lambda: [sink.round(RoundRecord(number)) for number in range(count)])
+    feeder.start()
+    feeder.join(0.2)
+    assert feeder.is_alive()
+    gate.set()
+    feeder.join(30)
+    sink.close()
+    assert kept.rounds == list(range(count))
+
+
+@pytest.mark.parametrize("in_round", [True, False])
+def test_an_error_of_the_disk_ends_the_run_all_the_same(in_round: bool) -> None:
+    failing = Kept(fail_in=1)
+    sink = Background([failing])
+    with pytest.raises(OSError, match="No space left"):
+        for number in range(3 if not in_round else 10**6):
+            sink.round(RoundRecord(number))
+        sink.close()
+    sink.close()
+    assert failing.rounds == [0] and failing.closed == 1

@@ -6,6 +6,8 @@ from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 
 from simulation.inline import RUN_ID, InlineGrid
+from strategies.exchange import ArrivalGrid
+from tests.simulation import toy_runs
 
 
 def counting_app(calls: list[int]) -> ClientApp:
@@ -66,3 +68,23 @@ def test_a_message_type_without_a_handler_is_an_error_reply() -> None:
     grid = InlineGrid.of(counting_app([]), 1)
     (reply,) = grid.send_and_receive([grid.create_message(RecordDict(), "query.describe", 1, "0")])
     assert reply.has_error()
+
+
+def test_arrivals_are_executed_one_by_one_in_the_order_they_were_sent() -> None:
+    calls: list[int] = []
+    grid = InlineGrid.of(counting_app(calls), 3, {"setting": 4})
+    assert isinstance(grid, ArrivalGrid)
+    ids = list(grid.push_messages(requests(grid)))
+    (first,) = grid.next_arrivals({ids[2], ids[0]}, 0.0)
+    assert first.metadata.reply_to_message_id == ids[0] and calls == [1]
+    (second,) = grid.next_arrivals({ids[2], ids[0]}, 0.0)
+    assert second.metadata.reply_to_message_id == ids[2] and calls == [1, 3]
+    assert grid.next_arrivals({ids[2], ids[0]}, 5.0) == []
+
+
+def test_an_error_of_one_client_in_a_pack_is_let_through_with_its_own_stack_trace() -> None:
+    grid = toy_runs.inline({"raise-always": "c04"})
+    grid.raise_client_errors = True
+    with pytest.raises(OSError, match="no disk") as caught:
+        toy_runs.train(grid)
+    assert caught.traceback[-1].path.name == "toy_app.py"
