@@ -1,0 +1,143 @@
+"""Whole simulated runs: the real app on Ray and inline gives one model; exit codes of the command; one warm engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from app.errors import UserError
+from app.run_directory import RunDirectory
+from simulation import cli, command
+from tests.app.inline_runs import SMALL, Left, latest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+WARM_RUNS = """
+import json, sys, time
+from pathlib import Path
+from app.config import RunConfig
+from app.errors import UserError
+from simulation.simulate import Simulation
+folder, engine = Path(sys.argv[1]), sys.argv[2]
+configs = [
+    RunConfig.from_run_config({**changes, "runs-dir": str(folder)}) for changes in json.loads(sys.argv[3])
+]
+told = []
+
+def stop(record):
+    if record.round == 1:
+        raise UserError("that will do")
+
+with Simulation(int(sys.argv[4]) if engine == "ray" else None, engine=engine) as simulation:
+    for config in configs:
+        seen = []
+        run = simulation.run(config, observers=[lambda record: seen.append(record.round)])
+        told.append([str(run.directory.path), seen, run.rounds])
+    try:
+        simulation.run(configs[0], observers=[stop])
+    except UserError as error:
+        told.append(str(error))
+Path(folder / "told.json").write_text(json.dumps(told))
+"""
+
+
+def warm_runs(folder: Path, engine: str, configs: list[dict[str, Any]], workers: int = 2) -> list[Any]:
+    folder.mkdir()
+    arguments = [str(folder), engine, json.dumps(configs), str(workers)]
+    done = subprocess.run(
+        [sys.executable, "-c", WARM_RUNS, *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return list(json.loads((folder / "told.json").read_text()))
+
+
+@pytest.mark.slow
+def test_ray_and_inline_give_one_model_packed_anyhow_on_one_warm_engine(tmp_path: Path) -> None:
+    model = {**SMALL, "model": "cnn-small", "node-timeout": 30.0}
+    configs = [model, {**model, "clients-per-message": 1}, {**model, "seed": 1}]
+    on_two, on_one = warm_runs(tmp_path / "two", "ray", configs), warm_runs(tmp_path / "one", "ray", configs[:1], 1)
+    inline = warm_runs(tmp_path / "inline", "inline", configs[1:])
+    digests = [Left(RunDirectory(Path(run[0]))).digest() for run in (*on_two[:3], on_one[0], *inline[:2])]
+    assert len({digests[place] for place in (0, 1, 3, 4)}) == 1
+    assert digests[2] == digests[5] != digests[0]
+    assert [run[1:] for run in on_two[:3]] == [[[0, 1, 2], 2]] * 3
+    assert on_two[3] == on_one[1] == inline[2] == "that will do"
+    stopped = latest_failed(tmp_path / "two")
+    assert (stopped["message"], stopped["rounds"]) == ("that will do", 1)
+
+
+def latest_failed(folder: Path) -> dict[str, Any]:
+    states = [json.loads(file.read_text()) for file in folder.glob("*/status.json")]
+    (failed,) = [state for state in states if state["state"] == "failed"]
+    return dict(failed)
+
+
+def simulate(folder: Path, *arguments: str, **more: Any) -> subprocess.Popen[str]:
+    program = "from simulation.cli import main; main()"
+    settings = [f"-c{key}={value}" for key, value in {**SMALL, "node-timeout": 30.0, "runs-dir": folder}.items()]
+    command = [sys.executable, "-c", program, "simulate", *settings, *arguments]
+    return subprocess.Popen(
+        command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_run_with_its_directory_closed_and_its_workers_gone(tmp_path: Path) -> None:
+    folder = tmp_path / "runs"
+    process = simulate(folder, "-c", "num-rounds=100000", "--workers", "1")
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("*/metrics.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    os.kill(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert latest(folder).json("status.json")["state"] == "interrupted"
+    assert "Traceback" not in output
+
+
+@pytest.mark.slow
+def test_a_failed_run_says_so_in_a_sentence_and_exits_1(tmp_path: Path) -> None:
+    process = simulate(
+        tmp_path / "runs", "--engine", "inline", "-c", "max-update-norm=1e-9", "-c", "max-skipped-rounds=1"
+    )
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1, output
+    assert "'max-skipped-rounds'" in output and "Traceback" not in output
+
+
+def test_the_command_hands_everything_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[command.Request] = []
+    monkeypatch.setattr(command, "run", lambda request: seen.append(request) or 130)
+    arguments = ["simulate", "-c", "seed=1", "--workers", "3", "--gpus", "0.5", "--ray-address", "a:1", "--verbose"]
+    result = CliRunner().invoke(cli.commands, arguments)
+    assert result.exit_code == 130
+    assert seen == [command.Request(("seed=1",), 3, 0.5, "ray", "a:1", True, folder=Path.cwd())]
+
+
+@pytest.mark.parametrize(
+    ("request_", "sentence"),
+    [
+        (command.Request(("num-rouns=3",)), "did you mean 'num-rounds'"),
+        (command.Request(engine="inline", workers=2), "--workers, --gpus and --ray-address are for --engine ray"),
+        (command.Request(("dataset=npz:no-such.npz",)), "there is no"),
+    ],
+)
+def test_mistakes_are_told_before_anything_starts(request_: command.Request, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        command.run(request_)
+
+
+def test_the_command_starts_without_ray_flower_or_tensorflow() -> None:
+    heavy = {"tensorflow", "keras", "flwr", "ray", "numpy"}
+    program = f"import sys, simulation.cli; print(sorted({heavy} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
