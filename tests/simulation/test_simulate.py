@@ -106,9 +106,8 @@ def test_ctrl_c_ends_a_run_with_its_directory_closed_and_its_workers_gone(tmp_pa
 
 @pytest.mark.slow
 def test_a_failed_run_says_so_in_a_sentence_and_exits_1(tmp_path: Path) -> None:
-    process = simulate(
-        tmp_path / "runs", "--engine", "inline", "-c", "max-update-norm=1e-9", "-c", "max-skipped-rounds=1"
-    )
+    arguments = ("--engine", "inline", "-c", "max-update-norm=1e-9", "-c", "max-skipped-rounds=1")
+    process = simulate(tmp_path / "runs", *arguments)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 1, output
     assert "'max-skipped-rounds'" in output and "Traceback" not in output
