@@ -17,8 +17,9 @@ from itertools import count
 from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.app.user_config import UserConfig
 
+from simulation.calls import Call, Done, SharedArrays
 from simulation.factoring import packs
-from simulation.pool import IN_FLIGHT, Call, Done, SharedArrays, Worker, WorkerPool
+from simulation.pool import IN_FLIGHT, Worker, WorkerPool
 from simulation.retries import Letter
 from simulation.virtual import VirtualGrid
 from simulation.workers import RunSpec

@@ -7,22 +7,28 @@ the pool shrinks and grows again by itself.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from itertools import count
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from multiprocessing.connection import wait as wait_for
+from queue import SimpleQueue
 from typing import Any
 
 import ray
-from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.app import ArrayRecord
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from app.errors import UserError
-from simulation import blocks
+from simulation import blocks, lines
+from simulation.calls import Call, Done, SharedArrays
 from simulation.resources import Placement
-from simulation.workers import Answer, ClientWorker, Request, RunSpec, Shared
+from simulation.workers import Answer, ClientWorker, RunSpec
 
 IN_FLIGHT = 2  # calls that a worker holds at most: the one it is at and the next; its outbox has as many blocks
 MOST_FAILED_STARTS = 3
@@ -31,67 +37,50 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
-class Call:
-    """A message for one worker, or a part of it: ``content``, of which ``arrays`` are the records of arrays."""
-
-    run: RunSpec
-    message: Message
-    content: RecordDict
-    arrays: Mapping[str, SharedArrays]
-
-    @property
-    def expires(self) -> float:
-        """When whoever is still at it has hung (s, as `time.time`)."""
-        return self.message.metadata.created_at + self.message.metadata.ttl
-
-    def request(self, local: bool) -> Request:
-        """Return what travels to a worker on this machine, or on another."""
-        metadata = self.message.metadata
-        small = RecordDict({name: record for name, record in self.content.items() if name not in self.arrays})
-        places = {name: shared.place(local) for name, shared in self.arrays.items()}
-        return Request(metadata.message_type, metadata.group_id, small, places)
-
-
-class SharedArrays:
-    """A record of arrays that many calls carry: laid out once for all workers of this machine, once for all others."""
-
-    _numbers = count(1)
-
-    def __init__(self, record: ArrayRecord, shelf: blocks.Shelf | None) -> None:
-        self.record = record
-        self._number = next(self._numbers)
-        self._lent = None if shelf is None else shelf.write(record)
-        self._stored: list[ray.ObjectRef[ArrayRecord]] = []
-
-    def place(self, local: bool) -> Shared:
-        """Return where a worker finds the record."""
-        if local and self._lent is not None:
-            return Shared(self._number, self._lent.parcel, [])
-        if not self._stored:
-            self._stored = [ray.put(self.record)]
-        return Shared(self._number, None, self._stored)
-
-
-@dataclass(eq=False)
 class Worker:
-    """The driver's side of one actor. It is ``ready`` once it has answered for the first time."""
+    """The driver's side of one actor. It is ``ready`` once it has answered for the first time.
+
+    ``line`` is that to a worker that shares memory with the driver; calls to others go through Ray.
+    """
 
     slot: int
     actor: Any
     ready: bool = False
-    local: bool = False
+    line: Connection | None = None
+    serving: ray.ObjectRef[None] | None = None
     run: RunSpec | None = None
     calls: deque[Call] = field(default_factory=deque)
     inbox: blocks.Inbox = field(default_factory=blocks.Inbox)
 
 
-@dataclass(frozen=True)
-class Done:
-    """What came of a call: an answer, or None where the worker died; it may not have ``begun`` with it then."""
+class RayCalls:
+    """Calls through Ray that are under way. For whoever waits for lines too, a ``bell`` rings for each that ends."""
 
-    call: Call
-    answer: Answer | None
-    begun: bool = True
+    def __init__(self) -> None:
+        self.bell, self._rope = Pipe(duplex=False)
+        self._workers: dict[Future[Any], Worker] = {}
+        self._ended: SimpleQueue[Future[Any]] = SimpleQueue()
+
+    def watch(self, reference: ray.ObjectRef[Any], worker: Worker) -> None:
+        """Ring when this call to a worker has ended."""
+        future = reference.future()
+        self._workers[future] = worker
+        future.add_done_callback(self._ring)
+
+    def _ring(self, future: Future[Any]) -> None:
+        self._ended.put(future)
+        self._rope.send_bytes(b".")
+
+    def finished(self) -> Iterator[tuple[Worker, Future[Any]]]:
+        """Yield the call for which the bell rang, unless it was forgotten meanwhile."""
+        self.bell.recv_bytes()
+        future = self._ended.get()
+        if (worker := self._workers.pop(future, None)) is not None:
+            yield worker, future
+
+    def forget(self, worker: Worker) -> None:
+        """Care no more for the calls to a worker."""
+        self._workers = {future: other for future, other in self._workers.items() if other is not worker}
 
 
 class WorkerPool:
@@ -103,7 +92,8 @@ class WorkerPool:
         self._environment = {**environment, **hidden}
         self._shelf = blocks.Shelf() if shared_memory and blocks.available() else None
         self._probe = None if self._shelf is None else blocks.Probe(self._shelf)
-        self._pending: dict[ray.ObjectRef[Any], Worker] = {}
+        self._secret = lines.new_secret()
+        self._ray = RayCalls()
         self._failed_starts = 0
         self.workers = [self._start(slot) for slot in range(placement.workers)]
 
@@ -113,12 +103,17 @@ class WorkerPool:
 
     def send(self, worker: Worker, call: Call) -> None:
         """Hand a call to a ready worker, which does its calls in their order."""
-        if worker.run is not call.run:
-            worker.actor.begin.remote(call.run)
-            worker.run = call.run
-        reference = worker.actor.execute.remote(call.request(worker.local))
+        begin, worker.run = worker.run is not call.run, call.run
         worker.calls.append(call)
-        self._pending[reference] = worker
+        if worker.line is None:
+            if begin:
+                worker.actor.begin.remote(call.run)
+            self._ray.watch(worker.actor.execute.remote(call.request(local=False)), worker)
+            return
+        with contextlib.suppress(OSError):  # it is dead, which `wait` will find
+            if begin:
+                lines.say(worker.line, call.run)
+            lines.say(worker.line, call.request(local=True))
 
     def wait(self, seconds: float) -> list[Done]:
         """Return the calls that are done, as soon as there are any or a worker has become ready, or time is over.
@@ -126,58 +121,79 @@ class WorkerPool:
         A worker's death ends all its calls; the one it was at comes first. Raises UserError where no worker starts.
         """
         seconds = min(seconds, max(0.0, self._next_expiry() - time.time()))
-        first, rest = ray.wait(list(self._pending), num_returns=1, timeout=seconds)
-        more = ray.wait(rest, num_returns=len(rest), timeout=0)[0] if first and rest else []
-        done = [end for reference in (*first, *more) for end in self._take(reference)]
+        lined: dict[Any, Worker] = {worker.line: worker for worker in self.workers if worker.line is not None}
+        done = []
+        for woken in wait_for([self._ray.bell, *lined], seconds):
+            if woken is self._ray.bell:
+                done += [end for worker, future in self._ray.finished() for end in self._take(worker, future)]
+            else:
+                done += self._hear(lined[woken])
         return done + self._hung()
 
     def has_work(self) -> bool:
         """Tell whether anything is under way: a call, or a worker's start."""
-        return bool(self._pending)
+        return any(worker.calls or not worker.ready for worker in self.workers)
 
     def close(self) -> None:
         """End all workers."""
         for worker in self.workers:
-            ray.kill(worker.actor)
-        self.workers, self._pending = [], {}
+            self._end(worker)
+        self.workers = []
 
     def _start(self, slot: int) -> Worker:
         placement = self.placement
         options = {"num_cpus": placement.num_cpus, "num_gpus": placement.num_gpus, "scheduling_strategy": "SPREAD"}
         actor: Any = ray.remote(ClientWorker).options(**options).remote(slot, self._environment)
         worker = Worker(slot, actor)
-        self._pending[actor.ready.remote(self._probe and self._probe.sent)] = worker
+        self._ray.watch(actor.ready.remote(self._probe and self._probe.sent, self._secret), worker)
         return worker
 
-    def _take(self, reference: ray.ObjectRef[Any]) -> list[Done]:
-        worker = self._pending.pop(reference, None)
-        if worker is None:  # it died with another call that was done at the same instant
-            return []
+    def _end(self, worker: Worker) -> None:
+        ray.kill(worker.actor)
+        self._ray.forget(worker)
+        if worker.line is not None:
+            worker.line.close()
+
+    def _take(self, worker: Worker, future: Future[Any]) -> list[Done]:
+        """Take what Ray has brought: the first word of a worker, an answer, or its end."""
         try:
-            value = ray.get(reference)
+            value = future.result()
+            if not worker.ready:
+                return self._begin(worker, value)
         except RayTaskError as error:
             if not worker.ready:
                 return self._start_failed(worker, error)
             return [Done(worker.calls.popleft(), Answer(None, (0, f"{type(error).__name__}: {error}")))]
-        except RayError as error:
+        except (RayError, *lines.FAILED_TO_OPEN) as error:
             return self._died(worker, error) if worker.ready else self._start_failed(worker, error)
-        if not worker.ready:
-            worker.ready, worker.local, self._failed_starts = True, value, 0
-            return []
-        answer = value if isinstance(value, Answer) else worker.inbox.read(value)
-        return [Done(worker.calls.popleft(), answer)]
+        return [Done(worker.calls.popleft(), value)]
 
-    def _died(self, worker: Worker, error: RayError) -> list[Done]:
+    def _begin(self, worker: Worker, address: bytes | None) -> list[Done]:
+        if address is not None:
+            worker.serving = worker.actor.serve.remote()
+            worker.line = lines.open_line(address, self._secret)
+        worker.ready, self._failed_starts = True, 0
+        return []
+
+    def _hear(self, worker: Worker) -> list[Done]:
+        """Take an answer from a worker's line, or learn that there will be none."""
+        assert worker.line is not None
+        try:
+            answer = lines.hear(worker.line)
+        except (EOFError, OSError):
+            return self._died(worker, _end_of(worker.serving))
+        return [Done(worker.calls.popleft(), answer if isinstance(answer, Answer) else worker.inbox.read(answer))]
+
+    def _died(self, worker: Worker, error: BaseException) -> list[Done]:
         logger.warning("Worker %d died (%s): another takes its place", worker.slot, _cause(error))
         return self._replace(worker)
 
     def _replace(self, worker: Worker) -> list[Done]:
-        ray.kill(worker.actor)
-        self._pending = {ref: other for ref, other in self._pending.items() if other is not worker}
+        self._end(worker)
         self.workers[worker.slot] = self._start(worker.slot)
         return [Done(call, None, begun=position == 0) for position, call in enumerate(worker.calls)]
 
-    def _start_failed(self, worker: Worker, error: RayError) -> list[Done]:
+    def _start_failed(self, worker: Worker, error: BaseException) -> list[Done]:
         self._failed_starts += 1
         if self._failed_starts >= MOST_FAILED_STARTS:
             raise UserError(
@@ -198,10 +214,20 @@ class WorkerPool:
         return min((worker.calls[0].expires for worker in self.workers if worker.calls), default=float("inf"))
 
 
+def _end_of(serving: ray.ObjectRef[None] | None, seconds: float = 2.0) -> BaseException:
+    """Ask Ray how a worker ended whose line broke off; it hears of it a little later."""
+    try:
+        ray.get(serving, timeout=seconds)  # type: ignore[arg-type]
+    except RayError as error:
+        return error
+    return EOFError()
+
+
 def _cause(error: BaseException) -> str:
     """Say in few words what Ray says in many lines, among which are always all the causes it knows of."""
     if "running low on memory" in str(error):
         return "the machine ran out of memory"
     if isinstance(error, RayTaskError):
         return str(error).strip().splitlines()[-1]
-    return "its process ended" if isinstance(error, RayActorError) else type(error).__name__
+    ended = isinstance(error, RayActorError | EOFError | OSError)
+    return "its process ended" if ended else type(error).__name__

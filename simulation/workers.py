@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from multiprocessing.connection import Listener
 
 import ray
 from flwr.app import ArrayRecord, Context, Message, RecordDict
@@ -19,6 +20,7 @@ from flwr.app.user_config import UserConfig
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 
+from simulation import lines
 from simulation.blocks import Inbox, Outbox, Parcel, SentProbe
 from simulation.virtual import RUN_ID, answer, take_identity
 
@@ -75,15 +77,31 @@ class ClientWorker:
         self._index = index
         self._inbox = Inbox()
         self._outbox: Outbox | None = None
+        self._listener: Listener | None = None
         self._run: RunSpec | None = None
         self._context: Context | None = None
         self._last: dict[object, ArrayRecord] = {}
 
-    def ready(self, probe: SentProbe | None) -> bool:
-        """Tell whether this process sees the driver's shared memory, and so may answer by it."""
-        local = probe is not None and probe.seen(self._inbox)
-        self._outbox = Outbox() if local else None
-        return local
+    def ready(self, probe: SentProbe | None, secret: bytes) -> bytes | None:
+        """Return where to open a line, if this process sees the driver's shared memory, and so may answer by it."""
+        if probe is None or not probe.seen(self._inbox):
+            return None
+        self._outbox, self._listener = Outbox(), lines.listen(secret)
+        return lines.address_of(self._listener)
+
+    def serve(self) -> None:
+        """Answer what the driver says on its line, until it hangs up."""
+        assert self._listener is not None
+        lines.serve(self._listener, self._answer)
+
+    def _answer(self, said: RunSpec | Request) -> Parcel | Answer | None:
+        if isinstance(said, RunSpec):
+            self.begin(said)
+            return None
+        try:
+            return self.execute(said)
+        except Exception as error:
+            return Answer(None, (ErrorCode.CLIENT_APP_RAISED_EXCEPTION, f"{type(error).__name__}: {error}"))
 
     def begin(self, run: RunSpec) -> None:
         """Belong to a new run, with a fresh context."""
