@@ -6,7 +6,6 @@ that stand there; a test holds the two together.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Self
 
@@ -16,24 +15,11 @@ from pydantic.fields import FieldInfo
 from app.config_sentences import allowed, one_of, refusals, unknown_key
 from app.contradictions import contradictions
 from app.errors import ConfigError
+from app.text_rules import DATASET_PREFIXES as DATASET_PREFIXES  # part of this module's interface, as the names below
+from app.text_rules import DATASETS, MODELS, OPTIMIZERS, OTHER_DATA, OTHER_MODEL, RULES
 from app.world_keys import SECTION as WORLD
-from app.world_keys import device_classes, regions
 
 Value = bool | int | float | str
-
-DATASETS = ("digits", "mnist", "fashion-mnist", "cifar10", "femnist", "synthetic")
-DATASET_PREFIXES = ("npz:", "tfrecord:", "synthetic:")
-MODELS = ("logistic", "mlp", "mlp-dropout", "cnn-small", "cnn", "cnn-cifar")
-OPTIMIZERS = (
-    *("adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw", "ftrl", "lamb", "lion", "muon", "nadam"),
-    *("rmsprop", "schedulefreeadamw", "sgd"),
-)
-
-_OTHER_DATA = "npz:PATH, tfrecord:DIR or module:function"
-_OTHER_MODEL = "module:function"
-_OBJECT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
-_ARGUMENTS = re.compile(r"(\s*[A-Za-z_]\w*\s*=[^,=]+(,\s*[A-Za-z_]\w*\s*=[^,=]+)*)?")
-_FILE_NAME = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,99})?")
 
 
 def _section(title: str) -> Callable[..., Any]:
@@ -143,54 +129,10 @@ class RunConfig(BaseModel):
         "drop", "clients past the deadline: dropped, or send what they have done by then"
     )
 
-    @field_validator("name")
+    @field_validator(*RULES)
     @classmethod
-    def _name_is_a_file_name(cls, value: str) -> str:
-        return _matching(
-            value, _FILE_NAME, "empty or letters, digits, '.', '_' and '-', at most 100, not starting with a sign"
-        )
-
-    @field_validator("runs_dir")
-    @classmethod
-    def _runs_dir_is_given(cls, value: str) -> str:
-        return _matching(value, re.compile(r".*\S.*"), "the path of a folder")
-
-    @field_validator("dataset")
-    @classmethod
-    def _dataset_is_known(cls, value: str) -> str:
-        for prefix in DATASET_PREFIXES:
-            if value.startswith(prefix):
-                return _matching(value, re.compile(r"[^:]+:.+"), f"{prefix}... with something after the colon")
-        return _known(value, DATASETS, _OTHER_DATA)
-
-    @field_validator("model")
-    @classmethod
-    def _model_is_known(cls, value: str) -> str:
-        return _known(value, MODELS, _OTHER_MODEL)
-
-    @field_validator("client_optimizer")
-    @classmethod
-    def _optimizer_is_known(cls, value: str) -> str:
-        return value if value.lower() in OPTIMIZERS else _refuse(one_of(OPTIMIZERS, given=value))
-
-    @field_validator("client_optimizer_args")
-    @classmethod
-    def _arguments_are_pairs(cls, value: str) -> str:
-        return _matching(
-            value, _ARGUMENTS, 'NAME=VALUE pairs with commas between them, as in "momentum=0.9,nesterov=true"'
-        )
-
-    @field_validator("strategy")
-    @classmethod
-    def _strategy_is_known(cls, value: str) -> str:
-        from strategies.registry import STRATEGIES  # NumPy is only paid for when a config is really checked
-
-        return value if value in STRATEGIES else _refuse(one_of(tuple(STRATEGIES), given=value))
-
-    @field_validator("device_classes", "regions")
-    @classmethod
-    def _shares_are_triples(cls, value: str, info: ValidationInfo) -> str:
-        (device_classes if info.field_name == "device_classes" else regions)(value)
+    def _text_keeps_its_rule(cls, value: str, info: ValidationInfo) -> str:
+        RULES[str(info.field_name)](value)
         return value
 
     @model_validator(mode="after")
@@ -235,22 +177,8 @@ def section_of(field: FieldInfo) -> str:
 def allowed_values(field: FieldInfo) -> str:
     """Say what a key allows, with the names of data sets, models and optimizers."""
     named = {
-        "dataset": one_of(DATASETS, _OTHER_DATA),
-        "model": one_of(MODELS, _OTHER_MODEL),
+        "dataset": one_of(DATASETS, OTHER_DATA),
+        "model": one_of(MODELS, OTHER_MODEL),
         "client-optimizer": one_of(OPTIMIZERS),
     }
     return named.get(field.alias or "") or allowed(field)
-
-
-def _refuse(must_be: str) -> str:
-    raise ValueError(must_be)
-
-
-def _matching(value: str, pattern: re.Pattern[str], must_be: str) -> str:
-    return value if pattern.fullmatch(value) else _refuse(must_be)
-
-
-def _known(value: str, names: tuple[str, ...], otherwise: str) -> str:
-    if value in names or _OBJECT.fullmatch(value):
-        return value
-    return _refuse(one_of(names, otherwise, given=value))

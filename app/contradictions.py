@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -29,7 +28,7 @@ ONLY_WITH = {
 
 def contradictions(config: RunConfig) -> list[str]:
     """Return one sentence for every contradiction; none for a config that makes sense."""
-    every_kind = (_idle_keys, _data, _cohort, _pace, _training, _evaluation, _world)
+    every_kind = (_idle_keys, _data, _cohort, _training, _evaluation, _world)
     return [sentence for kind in every_kind for sentence in kind(config)]
 
 
@@ -67,33 +66,53 @@ def _cohort(config: RunConfig) -> Iterator[str]:
             f"The key 'clients-per-round' is {config.clients_per_round}, but 'num-clients' is only "
             f"{config.num_clients}: lower the first (0 = all) or raise the second."
         )
-    cohort = config.clients_per_round or (config.num_clients if known else config.min_replies)
-    if config.min_replies > cohort:
+    yield from _buffer(config) if config.strategy == "fedbuff" else _round(config)
+
+
+def _round(config: RunConfig) -> Iterator[str]:
+    from strategies.samplers import asked  # NumPy is only paid for when a config is really checked
+
+    most = config.num_clients if config.partition != "natural" else sys.maxsize
+    needed = config.clients_per_round or (most if most < sys.maxsize else config.min_replies)
+    if config.min_replies > needed:
         yield (
-            f"The key 'min-replies' is {config.min_replies}, but only {cohort} clients train in a round, so that every "
+            f"The key 'min-replies' is {config.min_replies}, but only {needed} clients train in a round, so that every "
             "round would be skipped: lower it or raise 'clients-per-round'."
         )
-
-
-def _pace(config: RunConfig) -> Iterator[str]:
-    if config.over_selection > 1 and (config.strategy == "fedbuff" or config.clients_per_round == 0):
-        asked = "'strategy' 'fedbuff' waits for no cohort" if config.clients_per_round else "all clients are asked"
+    selected = asked(config.clients_per_round, config.over_selection)
+    if config.over_selection > 1 and config.clients_per_round == 0:
         yield (
-            f"The key 'over-selection' is {config.over_selection:g}, but {asked}: leave it at 1, or change "
-            f"'{'strategy' if config.clients_per_round else 'clients-per-round'}'."
+            f"The key 'over-selection' is {config.over_selection:g}, but all clients are asked: leave it at 1, or "
+            "change 'clients-per-round'."
         )
-    most = config.num_clients if config.partition != "natural" else sys.maxsize
-    if (asked_for := math.ceil(round(config.over_selection * config.clients_per_round, 6))) > max(
-        most, config.clients_per_round
-    ):
+    if config.clients_per_round <= most < selected:
         yield (
-            f"The key 'over-selection' is {config.over_selection:g}, which asks {asked_for} clients in a round, but "
+            f"The key 'over-selection' is {config.over_selection:g}, which asks {selected} clients in a round, but "
             f"'num-clients' is only {most}: lower it or 'clients-per-round', or raise 'num-clients'."
         )
-    if config.concurrency > most:
+
+
+def _buffer(config: RunConfig) -> Iterator[str]:
+    """What holds for FedBuff, which has no rounds to wait for."""
+    if config.over_selection > 1:
         yield (
-            f"The key 'concurrency' is {config.concurrency}, but 'num-clients' is only {most}: lower the first or "
-            "raise the second."
+            f"The key 'over-selection' is {config.over_selection:g}, but 'strategy' 'fedbuff' waits for no cohort: "
+            "leave it at 1, or change 'strategy'."
+        )
+    if config.clients_per_message > 1:
+        yield (
+            f"The key 'clients-per-message' is {config.clients_per_message}, but with 'strategy' 'fedbuff' every "
+            "client travels alone: leave it at 0, or change 'strategy'."
+        )
+    if config.partition != "natural" and config.concurrency > config.num_clients:
+        yield (
+            f"The key 'concurrency' is {config.concurrency}, but 'num-clients' is only {config.num_clients}: lower the "
+            "first or raise the second."
+        )
+    if config.min_replies > config.buffer_size:
+        yield (
+            f"The key 'min-replies' is {config.min_replies}, but the server steps with every {config.buffer_size} "
+            "updates, so that every step would be skipped: lower it or raise 'buffer-size'."
         )
 
 

@@ -76,8 +76,7 @@ class UniformSampler:
     @property
     def asked(self) -> int:
         """How many clients are asked in a round; 0 = all."""
-        # A product such as 10 * 1.1 lies a rounding above the whole number that is meant.
-        return math.ceil(round(self.clients_per_round * self.over_selection, 6))
+        return asked(self.clients_per_round, self.over_selection)
 
     def check(self, population_size: int) -> None:
         """Raise StrategyError where the cohort would be larger than the population, or empty."""
@@ -101,6 +100,12 @@ class UniformSampler:
         """
         places = draw(len(clients), self.asked, generator(seed, round, "", PURPOSE))
         return [clients[place].id for place in places]
+
+
+def asked(clients_per_round: int, over_selection: float) -> int:
+    """Return how many clients a round asks that needs so many, ceil(over_selection * clients_per_round)."""
+    # A product such as 10 * 1.1 lies a rounding above the whole number that is meant.
+    return math.ceil(round(clients_per_round * over_selection, 6))
 
 
 def draw(size: int, count: int, generator: np.random.Generator) -> list[int]:
