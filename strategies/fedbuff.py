@@ -17,6 +17,7 @@ that of its clock, and the run is reproducible; in a deployment it is that of re
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import ClassVar
@@ -29,6 +30,7 @@ from flwr.serverapp.strategy import Result
 from strategies import wire
 from strategies.admission import Reason
 from strategies.aggregators import Fold
+from strategies.clock import World
 from strategies.composition import Composition
 from strategies.draws import Draws
 from strategies.errors import StrategyError
@@ -82,7 +84,9 @@ class BufferedStrategy(FederatedStrategy):
     def _train(self, grid: Grid, number: int, result: Result, timeout: float, config: ConfigRecord) -> None:
         origin = self._origin(number, result.arrays, config)
         size = self._pace.buffer_size
-        progress = self._progress = RoundProgress(number, [], rate_of(origin.settings), goal=size)
+        progress = self._progress = RoundProgress(
+            number, [], rate_of(origin.settings), size, simulated=isinstance(grid, World)
+        )
         with progress.phase("train"):
             fold = self._fill(grid, origin)
             arrays, metrics = self._step(fold, origin.weights)
@@ -99,13 +103,16 @@ class BufferedStrategy(FederatedStrategy):
         """Take what arrives until the buffer is full, the time is over, or nothing good is to be hoped for."""
         fold = self.composition.aggregator.start(origin.weights.layout.size)
         progress, slots = self._progress, self._slots
-        until = slots.clock() + self._timeout
+        until = math.inf
         hopeless = PATIENCE * max(self._pace.concurrency, self._pace.buffer_size)
         while not progress.complete and progress.rejected.total() < hopeless:
             if slots.finished:
                 self._take(*slots.finished.popleft(), fold)
                 continue
             self._refill(grid, origin)
+            until = min(
+                until, slots.clock() + self._timeout
+            )  # from now on: who begins with the step is late at its end
             if not slots.working:
                 break
             slots.wait(until)

@@ -33,7 +33,7 @@ from strategies.rounds import RoundInFlight, RoundProgress, rate_of
 from strategies.samplers import draw
 from strategies.seeding import generator
 from strategies.server_model import ServerModel
-from strategies.terms import RoundRules, RoundTerms
+from strategies.terms import RoundRules, RoundTerms, due
 
 logger = logging.getLogger(__name__)
 
@@ -110,9 +110,9 @@ class FederatedStrategy(Strategy):
         for number in range(1, num_rounds + 1):
             scores = None
             self._train(grid, number, result, timeout, train_config or ConfigRecord())
-            if _due(number, self.rules.federated_evaluate_every, num_rounds):
+            if due(number, self.rules.federated_evaluate_every, num_rounds):
                 scores = self._evaluate(grid, number, result, timeout, evaluate_config or ConfigRecord())
-            central = evaluate_fn if _due(number, self.rules.evaluate_every, num_rounds) else None
+            central = evaluate_fn if due(number, self.rules.evaluate_every, num_rounds) else None
             self._finish_round(grid, result, central, scores)
             skipped = skipped + 1 if self._progress.skipped else 0
             self._progress.end_run_if_hopeless(skipped, self.rules.max_skipped_rounds)
@@ -129,8 +129,10 @@ class FederatedStrategy(Strategy):
         terms = RoundTerms.of(self.composition, self.rules, len(cohort), self.model.privacy_state, sampler.goal)
         settings = {**config, **self.round_config(server_round), **terms.settings()}
         # A world picks the first to finish itself, and says what became of the others: they are waited for.
-        goal = 0 if isinstance(grid, World) else sampler.goal
-        progress = self._progress = RoundProgress(server_round, cohort, rate_of(settings), goal, len(population))
+        simulated = isinstance(grid, World)
+        goal = 0 if simulated else sampler.goal
+        rate, clients = rate_of(settings), len(population)
+        progress = self._progress = RoundProgress(server_round, cohort, rate, goal, clients, simulated)
         messages = self._write("train", server_round, arrays, grid, cohort, settings)
         self._round = RoundInFlight(progress, weights, terms, population.described(cohort), self._letters)
         return messages
@@ -243,8 +245,3 @@ class FederatedStrategy(Strategy):
             self.census = Census(grid, self._timeout)
             self.census.start(min_nodes=1, node_timeout=DEFAULT_TIMEOUT)
         return self.census
-
-
-def _due(number: int, every: int, num_rounds: int) -> bool:
-    """Every so many rounds, and after the last; never where ``every`` is 0."""
-    return every > 0 and (number % every == 0 or number == num_rounds)

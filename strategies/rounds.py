@@ -24,6 +24,7 @@ from strategies.wire import GlobalWeights
 logger = logging.getLogger(__name__)
 
 LOGGED_REJECTIONS = 3
+WAYS_OF_THE_WORLD = frozenset({Reason.DROPOUT, Reason.LATE})  # of a simulated one, which has decided so
 NOBODY_CONNECTED = "no node with clients was connected"
 NOBODY_ONLINE = "no client is online, and none will ever be ('availability', 'availability-trace')"
 
@@ -34,6 +35,7 @@ class RoundProgress:
 
     ``counted`` holds (client, weight, metrics) of each update that counts. With a ``goal`` the round is complete when
     so many do, and what comes later is surplus. ``population`` is the number of clients there are, online or not.
+    ``simulated`` says that the clients live in a simulated world, in which it is usual to drop out or to be late.
     """
 
     round: int
@@ -41,6 +43,7 @@ class RoundProgress:
     learning_rate: float | None = None
     goal: int = 0
     population: int = 0
+    simulated: bool = False
     counted: list[tuple[str, float, Mapping[str, float]]] = field(default_factory=list)
     rejected: Counter[str] = field(default_factory=Counter)
     staleness: list[int] = field(default_factory=list)  # steps of the server that each counted update has missed
@@ -49,7 +52,8 @@ class RoundProgress:
     bytes_down: int = 0
     bytes_up: int = 0
     skipped: str = ""  # why the round is skipped
-    first_rejection: Rejection | None = None
+    first_rejection: Rejection | None = None  # the first unusual one, where there is any
+    unusual: int = 0  # rejections for which there should be no reason
     started: float = field(default_factory=time.perf_counter)
 
     @property
@@ -77,11 +81,14 @@ class RoundProgress:
             self._reject_all(clients, reason, str(error))
 
     def reject(self, rejection: Rejection) -> None:
-        """Count a rejection under its reason, and log the first few of a round with what is known of them."""
+        """Count a rejection under its reason, and warn of the first few of a round, unless they are to be expected."""
         self.rejected[rejection.reason.value] += 1
-        self.first_rejection = self.first_rejection or rejection
-        if self.rejected.total() <= LOGGED_REJECTIONS:
-            logger.warning("Round %d: rejected (%s) %s", self.round, rejection.reason, rejection)
+        usual = rejection.reason == Reason.SURPLUS or (self.simulated and rejection.reason in WAYS_OF_THE_WORLD)
+        if self.first_rejection is None or not (usual or self.unusual):
+            self.first_rejection = rejection
+        self.unusual += not usual
+        level = logging.DEBUG if usual or self.unusual > LOGGED_REJECTIONS else logging.WARNING
+        logger.log(level, "Round %d: rejected (%s) %s", self.round, rejection.reason, rejection)
 
     def reject_unanswered(self, clients: Sequence[str]) -> None:
         """Count the clients without a reply: late, unless the round was complete without them."""

@@ -35,6 +35,11 @@ class RoundRules:
     round_deadline: float = 0.0
 
 
+def due(number: int, every: int, num_rounds: int) -> bool:
+    """Tell whether a round is one of every so many, or the last of the run; none is where ``every`` is 0."""
+    return every > 0 and (number % every == 0 or number == num_rounds)
+
+
 @dataclass(frozen=True)
 class RoundTerms:
     """What holds for the updates of one round: by which limits they are judged, how they are clipped and summed."""

@@ -419,6 +419,25 @@ def test_a_lost_message_is_a_failure_of_its_client(monkeypatch: pytest.MonkeyPat
     assert all(len(record.accepted) == 3 for record in records)
 
 
+def test_clients_that_never_answer_are_late_in_the_very_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = toy.WireGrid(toy.app(), InlineGrid.of(toy.app(), 2).node_configs)
+    push = grid.push_messages
+
+    def deaf(messages: list[Message]) -> list[str]:
+        heard = [message for message in messages if message.metadata.message_type != "train"]
+        list(push(heard))
+        for number, message in enumerate(messages):
+            if message not in heard:
+                message.metadata.__dict__["_message_id"] = f"unheard-{message.metadata.dst_node_id}-{number}"
+        return [message.metadata.message_id for message in messages]
+
+    monkeypatch.setattr(grid, "push_messages", deaf)
+    composition = registry.build("fedbuff", {"buffer-size": 3, "concurrency": 4})
+    strategy = BufferedStrategy(composition, RoundRules(limits=toy.LIMITS, max_skipped_rounds=1))
+    with pytest.raises(StrategyError, match=r"0 of 4 clients gave a good reply.*had not come when the time was over"):
+        strategy.start(grid, toy.start_arrays(), num_rounds=3, timeout=0.1)
+
+
 def train_toy(grid: InlineGrid) -> tuple[ArrayRecord, list[RoundRecord]]:
     records: list[RoundRecord] = []
     composition = registry.build("fedbuff", {"buffer-size": 3, "concurrency": 4})

@@ -68,6 +68,44 @@ def test_only_the_first_rejections_of_a_round_are_logged(caplog: pytest.LogCaptu
     assert str(progress.first_rejection) == "client 0: ValueError: no disk"
 
 
+WORLDLY = [Rejection(str(k), reason) for k, reason in enumerate((Reason.LATE, Reason.DROPOUT, Reason.SURPLUS) * 2)]
+
+
+def test_what_a_simulated_world_does_to_its_clients_is_counted_without_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    progress = RoundProgress(4, simulated=True)
+    with caplog.at_level(logging.DEBUG):
+        for rejection in (*WORLDLY, Rejection("9", Reason.NOT_FINITE), Rejection("10", Reason.ERROR)):
+            progress.reject(rejection)
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert [warning[:31] for warning in warnings] == [
+        "Round 4: rejected (not-finite) ",
+        "Round 4: rejected (error) clien",
+    ]
+    assert len(caplog.records) == 8
+    assert progress.rejected == {"late": 2, "dropout": 2, "surplus": 2, "not-finite": 1, "error": 1}
+    assert progress.first_rejection == Rejection("9", Reason.NOT_FINITE)
+
+
+def test_in_real_life_who_is_late_or_lost_is_worth_a_warning_but_not_who_was_not_needed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    progress = RoundProgress(4)
+    with caplog.at_level(logging.WARNING):
+        for rejection in reversed(WORLDLY):
+            progress.reject(rejection)
+    assert ["surplus" in record.getMessage() for record in caplog.records] == [False] * 3
+    assert progress.first_rejection == WORLDLY[4]
+
+
+def test_where_the_world_alone_rejects_its_first_rejection_is_told() -> None:
+    progress = RoundProgress(4, simulated=True)
+    for rejection in WORLDLY:
+        progress.reject(rejection)
+    assert progress.first_rejection == WORLDLY[0]
+
+
 def test_seconds_of_a_phase_add_up_also_when_it_fails() -> None:
     progress = RoundProgress(1)
     with pytest.raises(KeyError), progress.phase("train"):
