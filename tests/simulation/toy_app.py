@@ -2,8 +2,8 @@
 
 - ``size``: parameters of the model; ``sleep``: seconds that each client takes.
 - ``kill-always``, ``raise-always``, ``nan-always``: clients (ids with commas) that misbehave in every round.
-- ``faults``: a folder; a client that finds the file ``<kind>-<round>-<client>`` there removes it and does as it says,
-  once: kill, raise, nan or hang.
+- ``faults``: a folder; a client that finds the file ``<kind>-<round>-<client>`` there does as it says: raise, nan, or,
+  once, as the file is removed before: kill, hang.
 """
 
 from __future__ import annotations
@@ -81,8 +81,9 @@ def _fault(context: Context, number: int, client: str) -> str:
     for kind in ("kill", "raise", "nan", "hang") if folder else ():
         file = Path(folder) / f"{kind}-{number}-{client}"
         if file.exists():
-            file.unlink()
             fault = kind
+            if kind in ("kill", "hang"):
+                file.unlink()
     if fault == "kill":
         os._exit(1)
     if fault == "hang":
