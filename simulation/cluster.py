@@ -21,6 +21,7 @@ ASSUMED_GPU_MEMORY = 16_000_000_000
 QUIET = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run`, Ray would start every worker through uv: 12 s more
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # of 15 by default: whatever else runs here would go first
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the pool itself hides GPUs from workers without a share of one
 }
 DRIVER_ENVIRONMENT = {
