@@ -42,6 +42,8 @@ EXECUTED = (
     "uv run fedkeras down",
     "export FLWR_",
     "export RAY_",
+    "uv run fedkeras simulate",
+    "uv run fedkeras sweep digits",
     "uv run flwr run .",
     "uv run fedkeras run -c dataset=my_task:blobs",
     "uv run fedkeras demo-data",
@@ -180,6 +182,30 @@ def test_a_preset_and_the_reports(clone: Clone) -> None:
     clone.run(commands("fedkeras report")[0])
     pages = [directory / "report.html", clone.path / "runs" / "report.html"]
     assert any(page.exists() for page in pages)
+
+
+@pytest.mark.slow
+def test_simulations(clone: Clone) -> None:
+    plain, phones, buffered = commands("fedkeras simulate")
+    rounds, accuracy, directory = finished(clone.run(plain))
+    assert rounds == 20
+    assert accuracy > 80
+    assert (directory / "model.keras").exists()
+    for command, strategy in ((phones, "fedavg"), (buffered, "fedbuff")):
+        rounds, _, directory = finished(clone.run(command))
+        assert rounds == 10
+        assert f'strategy = "{strategy}"' in (directory / "config.toml").read_text()
+        lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+        clock = [line["simulated-seconds"] for line in lines]
+        assert clock == sorted(clock) and clock[-1] > clock[0] == 0
+
+
+@pytest.mark.slow
+def test_the_sweep(clone: Clone) -> None:
+    output = clone.run(commands("fedkeras sweep")[0])
+    folder = clone.path / "runs" / "digits-sweep"
+    assert "Best: learning-rate" in output
+    assert {"report.html", "results.csv", "best.toml"} <= {file.name for file in folder.iterdir()}
 
 
 @pytest.mark.slow
