@@ -13,6 +13,8 @@ from strategies.composition import Composition
 from strategies.layout import ModelLayout
 from strategies.updates import FloatVector, State
 
+FLOATS = frozenset({"float32", "float64"})  # which hold every float32 as it is
+
 
 @dataclass
 class ServerModel:
@@ -49,8 +51,10 @@ class ServerModel:
         return self._record_of(weights.layout, flat)
 
     def _record_of(self, layout: ModelLayout, flat: FloatVector) -> ArrayRecord:
-        flat.flags.writeable = False
         arrays = layout.unflatten(flat)
+        if not FLOATS.issuperset(layout.dtypes):
+            flat = layout.flatten(arrays)  # clients start from what the dtypes have left of it
+        flat.flags.writeable = False
         record = wire.array_record(dict(zip(layout.names, arrays, strict=True)))
         self._last = record, wire.GlobalWeights(layout, arrays, flat)
         return record

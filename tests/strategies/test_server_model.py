@@ -42,6 +42,17 @@ def test_what_was_just_written_is_not_read_again(monkeypatch: pytest.MonkeyPatch
     assert [array.tobytes() for array in read.arrays] == [array.tobytes() for array in known.arrays]
 
 
+def test_the_server_goes_on_from_the_very_weights_that_clients_are_sent() -> None:
+    """Also where these were rounded: else a run that reads its record again would go on from others."""
+    server = model()
+    record = wire.array_record(START | {"half": np.array([1.0], np.float16), "flag": np.array([True])})
+    moved = server.step(folded(server, 0.1, 0.2, 1.3, 2.0**-14, -0.3), server.weights_of(record), 1)
+    assert moved is not None
+    sent = wire.array_record(dict(zip(moved, moved.to_numpy_ndarrays(), strict=True)))
+    assert server.weights_of(moved).flat.tolist() == wire.read_weights(sent).flat.tolist()
+    assert server.weights_of(moved).flat.tolist()[2:] == [8.0, 1.0, 1.0]
+
+
 def test_another_record_is_read() -> None:
     server = model()
     server.weights_of(wire.array_record(START))
