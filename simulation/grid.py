@@ -26,6 +26,7 @@ from simulation.workers import RunSpec
 from strategies import wire
 
 LEAST_PACK_SECONDS = 0.05
+LONGEST_WAIT = 3600.0  # s at a time: what waits for a socket counts milliseconds in 32 bits
 
 _runs = count(1)
 
@@ -76,7 +77,11 @@ class RayGrid(VirtualGrid):
         return [(position % self._nodes + 1, clients) for position, clients in enumerate(found)]
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Take messages; those that idle workers can begin with are on their way."""
+        """Take messages; those that idle workers can begin with are on their way.
+
+        Replies for which nobody has come in their time are dropped: those of clients that were late.
+        """
+        self._arrived = {key: reply for key, reply in self._arrived.items() if _expires(reply) > time.time()}
         ids = []
         for message in messages:
             ids.append(self._number(message))
@@ -104,7 +109,7 @@ class RayGrid(VirtualGrid):
             if left <= 0 or not self._pool.has_work():
                 self._put_off(message_ids)
                 return []
-            self._work(left)
+            self._work(min(left, LONGEST_WAIT))
         return replies
 
     def _take(self, message_ids: Iterable[str]) -> list[Message]:
@@ -198,3 +203,7 @@ class RayGrid(VirtualGrid):
             known = self._pool.share(record)
             self._shared = [known]  # the last one: that of the round
         return known
+
+
+def _expires(message: Message) -> float:
+    return message.metadata.created_at + message.metadata.ttl

@@ -44,7 +44,7 @@ class Wish:
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a worker holds in bytes: the model's weights and the data."""
+    """What a worker holds in bytes: the model's weights and the data; 0 for what is small or not known."""
 
     model: int = 0
     data: int = 0

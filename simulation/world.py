@@ -142,6 +142,9 @@ class WorldGrid(Grid):
         answers = cuts(trainings, self.conditions, self._examples, self._now)
         planned = {id(cut.request): (cut, due) for cut, due in answers}
         rewritten = [planned[id(message)][0].message() if id(message) in planned else message for message in given]
+        for message in rewritten:
+            if message is not None and _is_training(message):
+                message.metadata.ttl = FOREVER  # it is late by the clock of the world, and by no other
         sent = set(self.grid.push_messages([message for message in rewritten if message is not None]))
         ids = []
         for message, travelling in zip(given, rewritten, strict=True):

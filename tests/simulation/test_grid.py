@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import time
 from pathlib import Path
 
 import pytest
-import ray
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.common.constant import ErrorCode
 
@@ -17,9 +15,11 @@ from simulation import cluster
 from simulation.grid import RayGrid
 from simulation.pool import WorkerPool
 from simulation.resources import Placement
+from simulation.world import WorldGrid
 from strategies.exchange import ArrivalGrid
 from tests.simulation.toy_app import IDS, start_arrays
-from tests.simulation.toy_runs import inline, on, train
+from tests.simulation.toy_runs import ask, inline, on, train, until_all_answer
+from tests.simulation.worlds import conditions
 
 
 @pytest.fixture(scope="module")
@@ -31,20 +31,6 @@ def faults(folder: Path, *names: str) -> dict[str, str]:
     for name in names:
         (folder / name).touch()
     return {"faults": str(folder)}
-
-
-def ask(grid: RayGrid, kind: str = "query.pid") -> list[dict[str, int]]:
-    messages = [Message(RecordDict({"config": ConfigRecord({})}), node, kind) for node in grid.get_node_ids()]
-    replies = sorted(grid.send_and_receive(messages, timeout=60), key=lambda reply: reply.metadata.src_node_id)
-    return [dict(reply.content["metrics"]) for reply in replies]  # type: ignore[arg-type, misc]
-
-
-def until_both_answer(grid: RayGrid) -> set[int]:
-    """Return the processes of both workers, once the last one that died is replaced."""
-    deadline = time.monotonic() + 60
-    while len(pids := {answer["pid"] for answer in ask(grid)}) < 2 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return pids
 
 
 def test_it_hands_replies_on_as_they_arrive(pool: WorkerPool) -> None:
@@ -140,11 +126,12 @@ def test_what_hangs_beyond_its_time_is_replaced_and_the_next_rounds_go_on(pool: 
     assert grid.next_arrivals(ids, 0.2) == []
     assert list(tmp_path.iterdir()) == []
     time.sleep(0.2)
-    assert len(until_both_answer(grid)) == 2
+    assert len(until_all_answer(grid, 2)) == 2
 
 
 def test_late_clients_are_counted_and_what_nobody_began_does_not_hold_up_the_next_round(pool: WorkerPool) -> None:
     """A second is enough for at most eight clients; of those that were late, each worker finishes two at most."""
+    until_all_answer(on(pool), 2)
     _, records = train(on(pool, {"sleep": 0.25}), rounds=3, timeout=1.0, clients_per_message=1)
     for record in records[1:]:
         assert record.rejected["late"] + len(record.accepted) == 12
@@ -162,6 +149,27 @@ def test_a_late_message_that_is_asked_for_again_is_answered(pool: WorkerPool) ->
         replies = grid.next_arrivals(open_ids, 60.0)
         assert replies and all(reply.has_content() for reply in replies)
         open_ids -= {reply.metadata.reply_to_message_id for reply in replies}
+
+
+def test_late_replies_that_nobody_asks_for_are_not_kept(pool: WorkerPool) -> None:
+    grid = on(pool, {"sleep": 0.1})
+    for number in range(1, 6):
+        config = ConfigRecord({"clients": ["c00"], "seeds": [1], "round": number})
+        late = Message(RecordDict({"arrays": start_arrays(), "config": config}), 1, "train", ttl=0.4)
+        assert grid.next_arrivals(list(grid.push_messages([late])), 0.05) == []
+        ask(grid)  # meanwhile the reply arrives
+    time.sleep(0.4)
+    ask(grid)
+    list(grid.push_messages([]))
+    assert len(grid._arrived) == 0
+
+
+def test_in_a_simulated_world_no_reply_is_late_by_the_clock_on_the_wall(pool: WorkerPool) -> None:
+    grid = WorldGrid(on(pool, {"sleep": 0.2}), conditions())
+    config = ConfigRecord({"clients": ["c00"], "seeds": [1], "round": 1})
+    content = RecordDict({"arrays": start_arrays(), "config": config})
+    replies = list(grid.send_and_receive([Message(content, 1, "train", ttl=0.5) for _ in range(8)]))
+    assert len(replies) == 8 and all(reply.has_content() for reply in replies)
 
 
 def test_an_app_that_cannot_be_imported_is_an_error_reply(pool: WorkerPool) -> None:
@@ -182,34 +190,3 @@ def test_pulling_and_unknown_messages_do_not_wait(pool: WorkerPool) -> None:
     grid = on(pool)
     assert list(grid.pull_messages(["no such message"])) == []
     assert grid.next_arrivals(["no such message"], 0.05) == []
-
-
-def resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def test_200_rounds_with_a_fifth_of_the_clients_at_fault(pool: WorkerPool, tmp_path: Path) -> None:
-    """Nothing aborts, every client that is not at fault counts, both workers are there at the end, memory is flat.
-
-    Of 200 x 4 clients a fifth raises, sends NaN or kills its worker; a kill costs a worker's start, so they are fewer.
-    The model has 100,000 parameters: had each round left one reply behind, that were 80 MB and more.
-    """
-    draw = random.Random(5)
-    for number in range(1, 201):
-        for client in IDS:
-            if draw.random() < 0.2:
-                kind = "kill" if draw.random() < 0.02 else draw.choice(["raise", "nan"])
-                (tmp_path / f"{kind}-{number}-{client}").touch()
-    sizes: list[int] = []
-    grid = on(pool, {"faults": str(tmp_path)})
-    _, records = train(
-        grid, rounds=200, cohort=4, size=100_000, observers=(lambda record: sizes.append(resident_bytes()),)
-    )
-    assert len(records) == 201 and not any(record.skipped and record.accepted for record in records)
-    rejected = [sum(record.rejected.values()) for record in records[1:]]
-    assert all(len(record.accepted) + count == 4 for record, count in zip(records[1:], rejected, strict=True))
-    reasons = {reason for record in records for reason in record.rejected}
-    assert reasons == {"error", "not-finite"}
-    assert len(until_both_answer(grid)) == 2
-    assert max(sizes[-50:]) - max(sizes[40:60]) < 40_000_000
-    assert ray.is_initialized()
