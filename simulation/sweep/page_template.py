@@ -25,7 +25,8 @@ again, with the seed of the median run, and comes to the same model.</p>
 <p class="lead">The eight best in colour{{ ": the median over the seeds, and a band from the lowest to the highest" if
 seeds > 1 else "" }}. A line that ends early is a configuration that was stopped.</p>
 {{ legend(legend_keys) }}
-<div class="three row">{% for chart in curves %}{{ chart_card(chart, false) }}{% endfor %}</div>
+<div class="{{ "three" if curves|length == 3 else "two" }} row">
+{% for chart in curves %}{{ chart_card(chart, false) }}{% endfor %}</div>
 {% endif %}
 {% if slices %}
 <h2>What each key does</h2>
