@@ -50,9 +50,10 @@ class Draws:
     def _draw(self, grid: object, population: Population, busy: Collection[str]) -> bool:
         """Draw the next cohort; False where all who are online are busy."""
         present = online(grid, population) if busy else await_online(grid, population)
-        known = [client for client in sorted(busy) if client in population]
-        if len(present) == len(online_among(grid, known)):
-            return False
+        if len(present) <= len(busy):  # else somebody is free
+            known = [client for client in sorted(busy) if client in population]
+            if len(present) == len(online_among(grid, known)):
+                return False
         self.cohort += 1
         self._queue.extend(self.sampler.sample(self.cohort, present, self.seed))
         return True
