@@ -15,11 +15,13 @@ import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
 from flwr.serverapp import Grid
 
+from app.compose import data_spec
 from app.config import RunConfig
 from app.federated_run import FederatedRun, Output
 from app.run_directory import RunDirectory
@@ -127,12 +129,28 @@ class Simulation:
         from simulation.pool import WorkerPool
 
         wish = Wish(self.workers, self.gpus, config.clients_per_round or config.num_clients)
-        placement = place(cluster.machines(), wish, Footprint())
+        placement = place(cluster.machines(), wish, self._footprint(config))
         if self._pool is None or self._pool.placement.workers < placement.workers:
             if self._pool is not None:
                 self._pool.close()
             self._pool = WorkerPool(placement, cluster.WORKER_ENVIRONMENT)
         return self._pool
+
+    def _footprint(self, config: RunConfig) -> Footprint:
+        """Return what a worker holds: the model, which is built first only where it decides who shares a GPU."""
+        data = data_bytes(config.dataset)
+        if not self.gpus:  # beside TensorFlow itself most models are small, and the workers can begin to import it now
+            return Footprint(data=data)
+        from app.local_task import local_task
+
+        model = local_task(config, data_spec(config)).build_model()
+        return Footprint(sum(weight.numpy().nbytes for weight in model.weights), data)
+
+
+def data_bytes(dataset: str) -> int:
+    """Return the size of the file that a data set is read from; 0 for one that is named, of which none is large."""
+    file = Path(dataset.partition(":")[2].partition("?")[0])
+    return file.stat().st_size if file.is_file() else 0
 
 
 def _import_meanwhile(module: str) -> None:

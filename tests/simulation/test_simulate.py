@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from app.errors import UserError
 from app.run_directory import RunDirectory
 from simulation import cli, command
+from simulation.simulate import data_bytes
 from tests.app.inline_runs import SMALL, Left, latest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -60,17 +61,34 @@ def warm_runs(folder: Path, engine: str, configs: list[dict[str, Any]], workers:
     return list(json.loads((folder / "told.json").read_text()))
 
 
+FEDBUFF: dict[str, Any] = {
+    "strategy": "fedbuff", "buffer-size": 2, "concurrency": 4, "num-rounds": 4,
+    "example-seconds": 0.1, "compute-spread": 0.8, "dropout": 0.1,
+}  # fmt: skip
+"""Clients of all speeds, some of which drop out: updates of different ages, in an order that only the world knows."""
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_ray_and_inline_give_one_model_packed_anyhow_on_one_warm_engine(tmp_path: Path) -> None:
+    """Of every strategy; each engine is one process, as the import of TensorFlow takes longer than all the runs."""
     model = {**SMALL, "model": "cnn-small", "node-timeout": 30.0}
-    configs = [model, {**model, "clients-per-message": 1}, {**model, "seed": 1}]
-    on_two, on_one = warm_runs(tmp_path / "two", "ray", configs), warm_runs(tmp_path / "one", "ray", configs[:1], 1)
-    inline = warm_runs(tmp_path / "inline", "inline", configs[1:])
-    digests = [Left(RunDirectory(Path(run[0]))).digest() for run in (*on_two[:3], on_one[0], *inline[:2])]
-    assert len({digests[place] for place in (0, 1, 3, 4)}) == 1
-    assert digests[2] == digests[5] != digests[0]
-    assert [run[1:] for run in on_two[:3]] == [[[0, 1, 2], 2]] * 3
-    assert on_two[3] == on_one[1] == inline[2] == "that will do"
+    alone = {"clients-per-message": 1}
+    configs = [model, {**model, **alone}, {**model, **FEDBUFF}, {**model, **FEDBUFF, **alone}, {**model, "seed": 1}]
+    engines = [
+        warm_runs(tmp_path / "two", "ray", configs),
+        warm_runs(tmp_path / "one", "ray", configs, 1),
+        warm_runs(tmp_path / "inline", "inline", configs),
+    ]
+    digests = [[Left(RunDirectory(Path(run[0]))).digest() for run in told[:-1]] for told in engines]
+    assert digests[0] == digests[1] == digests[2]
+    fedavg, fedavg_alone, fedbuff, fedbuff_alone, other_seed = digests[0]
+    assert fedavg == fedavg_alone and fedbuff == fedbuff_alone
+    assert len({fedavg, fedbuff, other_seed}) == 3
+    assert [run[1:] for run in engines[0][:-1]] == [[[0, 1, 2], 2]] * 2 + [[[0, 1, 2, 3, 4], 4]] * 2 + [[[0, 1, 2], 2]]
+    ages = [record["staleness"]["largest"] for record in Left(RunDirectory(Path(engines[0][2][0]))).records()[1:]]
+    assert max(ages) > 0
+    assert [told[-1] for told in engines] == ["that will do"] * 3
     stopped = latest_failed(tmp_path / "two")
     assert (stopped["message"], stopped["rounds"]) == ("that will do", 1)
 
@@ -133,6 +151,13 @@ def test_the_command_hands_everything_over(monkeypatch: pytest.MonkeyPatch) -> N
 def test_mistakes_are_told_before_anything_starts(request_: command.Request, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         command.run(request_)
+
+
+def test_only_a_data_set_that_is_a_file_has_a_size(tmp_path: Path) -> None:
+    file = tmp_path / "own.npz"
+    file.write_bytes(b"x" * 1234)
+    assert data_bytes(f"npz:{file}") == data_bytes(f"npz:{file}?classes=10") == 1234
+    assert data_bytes("digits") == data_bytes("npz:no-such.npz") == 0
 
 
 def test_the_command_starts_without_ray_flower_or_tensorflow() -> None:
