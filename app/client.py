@@ -5,11 +5,14 @@ TensorFlow is imported by the first message that needs it, so that describing a 
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flwr.app import Context, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from app.config import RunConfig
@@ -17,15 +20,19 @@ from app.errors import UserError
 from app.fingerprint import code_fingerprint, code_location, user_modules
 from app.hosting import Hosted, hosted_clients, is_simulated
 from strategies import wire
-from strategies.client import client_mods
+from strategies.client import asked_together, client_mods
 from strategies.describe import NodeDescription
 from tasks.errors import TaskError
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from tasks.data import ClientData
     from tasks.task import Task
     from tasks.training import EvalResult, TrainResult
 
 app = ClientApp()
+TOGETHER = 32  # clients whose data are loaded at a time where they train together
 
 
 @app.query("describe")
@@ -55,12 +62,47 @@ def train(message: Message, context: Context) -> Message:
     _one_thread()
     config = wire.config_of(message)
     weights = wire.read_weights(wire.arrays_of(message.content, wire.ARRAYS))
-    worker = _worker(context)
-    data = worker.hosted.train(str(config[wire.CLIENT]))
-    rate, seed = wire.number(config, "learning-rate"), int(wire.number(config, wire.SEED))
-    result = worker.task.trainer.train(weights.arrays, data, rate, seed, wire.number(config, wire.SHARE))
+    result = _trained(_worker(context), weights.arrays, config)
     arrays = wire.array_record(dict(zip(weights.layout.names, result.weights, strict=True)))
     return Message(RecordDict({wire.ARRAYS: arrays, wire.METRICS: _metrics(result)}), reply_to=message)
+
+
+def _trained(worker: Worker, weights: list[np.ndarray], config: ConfigRecord) -> TrainResult:
+    """Train a client, and with it some that the message names after it where the model trains sooner so."""
+    trainer, ahead, client = worker.task.trainer, asked_together().ahead, str(config[wire.CLIENT])
+    if trainer.stacked is not None and client not in ahead:
+        ahead |= _trained_ahead(worker, weights, config)
+    if client in ahead:
+        asked, start, result = ahead.pop(client)
+        if asked == config and start is weights:  # no mod has changed what is asked of this client alone
+            return result  # type: ignore[no-any-return]
+    return _train(worker, weights, [(config, worker.hosted.train(client))])[0]
+
+
+def _trained_ahead(
+    worker: Worker, weights: list[np.ndarray], config: ConfigRecord
+) -> dict[str, tuple[ConfigRecord, list[np.ndarray], TrainResult]]:
+    """Train the client and those after it. Who cannot be trained is left out, and fails in its own turn."""
+    asked = [(config, worker.hosted.train(str(config[wire.CLIENT])))]
+    for own in itertools.islice(asked_together().later, TOGETHER - 1):
+        if own.get("learning-rate") == config.get("learning-rate"):
+            with contextlib.suppress(Exception):  # of a user's data, it may be any
+                asked.append((own, worker.hosted.train(str(own[wire.CLIENT]))))
+    try:
+        results = _train(worker, weights, asked)
+    except Exception:  # whose it is shows when each trains alone
+        return {}
+    return {str(own[wire.CLIENT]): (own, weights, result) for (own, _), result in zip(asked, results, strict=True)}
+
+
+def _train(
+    worker: Worker, weights: list[np.ndarray], asked: Sequence[tuple[ConfigRecord, ClientData]]
+) -> list[TrainResult]:
+    """Train clients that have one learning rate, that of the first."""
+    rate = wire.number(asked[0][0], "learning-rate")
+    seeds = [int(wire.number(own, wire.SEED)) for own, _ in asked]
+    shares = [wire.number(own, wire.SHARE) for own, _ in asked]
+    return worker.task.trainer.train_together(weights, [data for _, data in asked], rate, seeds, shares)
 
 
 @app.evaluate(mods=client_mods())

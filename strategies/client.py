@@ -8,17 +8,19 @@
 
 What later transforms an update on its way (clip, compress, mask) is a mod between these two. The handler finds its
 client in the config as ``client``, the seed of everything random as ``seed`` and, as ``share``, what part of its steps
-it is to do.
+it is to do. One that does several clients at a time sooner than one by one finds the others in `asked_together`.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from flwr.app import Array, ConfigRecord, ConfigRecordValues, Context, Message, RecordDict
@@ -39,6 +41,26 @@ BEGINNING, OMISSION = 80, " ... "
 OF_MESSAGE = frozenset({wire.CLIENTS, wire.SEEDS, wire.SHARES, wire.PART})  # settings that are no single client's
 
 _raised: ContextVar[bool] = ContextVar("client errors are raised", default=False)
+
+
+@dataclass(frozen=True)
+class Together:
+    """The clients of a message after the one that the handler is called for.
+
+    ``later`` holds their settings in order. What a handler has done for them ahead it may keep in ``ahead`` by client:
+    it is called for each of them all the same, and answers. Nothing is kept beyond the message.
+    """
+
+    later: deque[ConfigRecord] = field(default_factory=deque)
+    ahead: dict[str, Any] = field(default_factory=dict)
+
+
+_together: ContextVar[Together | None] = ContextVar("the clients of a message", default=None)
+
+
+def asked_together() -> Together:
+    """Return what else the message asks for that the handler is called for: nothing where it is not packed."""
+    return _together.get() or Together()
 
 
 def client_mods() -> list[Mod]:
@@ -84,18 +106,34 @@ def packing_mod(message: Message, context: Context, call_next: ClientAppCallable
         return call_next(message, context)
     request = message.content
     pack = Pack.for_request(config)
-    for client, client_config in each_client(config):
-        message.content = request.copy()  # of the mapping, not of what is in it
-        message.content[wire.CONFIG] = client_config
-        try:
-            pack.add(client, _content(call_next(message, context)))
-        except Exception as error:
-            if _raised.get():
-                raise
-            logger.exception("Client %s failed", client)
-            pack.reject(client, error)
+    with _named_together(config) as together:
+        for client, own in each_client(config):
+            together.later.popleft()
+            message.content = request.copy()  # of the mapping, not of what is in it
+            message.content[wire.CONFIG] = own
+            try:
+                pack.add(client, _content(call_next(message, context)))
+            except Exception as error:
+                if _raised.get():
+                    raise
+                logger.exception("Client %s failed", client)
+                pack.reject(client, error)
     message.content = request
     return Message(pack.content(), reply_to=message)
+
+
+@contextmanager
+def _named_together(config: ConfigRecord) -> Iterator[Together]:
+    """Let `asked_together` say what the message holds, for what is called inside, in this thread.
+
+    The settings are copies: what a mod or handler changes in its client's own does not change what was asked.
+    """
+    together = Together(deque(own for _, own in each_client(config)))
+    token = _together.set(together)
+    try:
+        yield together
+    finally:
+        _together.reset(token)
 
 
 def _content(reply: Message) -> RecordDict:

@@ -27,10 +27,12 @@ import tensorflow as tf
 from tasks.batches import Batches, Buffers
 from tasks.objective import Objective
 from tasks.optimizers import FirstState
-from tasks.tensors import FlatFunction, KeptTensors, aligned_zeros, lent
+from tasks.tensors import FlatFunction, KeptTensors, aligned_zeros, lent, read_only
 from tasks.xla import trains_with_xla
 
 Tensors = Sequence[tf.Tensor]
+Trained = tuple[list[np.ndarray], np.ndarray]
+"""A client's trained weights, read-only, and its sums of losses and of hits over the examples as they were seen."""
 MAX_SEED_STATE = 2**31 - 2  # Keras takes seeds modulo this number
 MAX_STEPS, MAX_BYTES = 64, 4 * 2**20
 """What one call trains on at most; longer local trainings take several calls, with the state kept between them."""
@@ -121,7 +123,7 @@ class CompiledModel:
             sums = _sums(losses, self.objective.hits(y[batch], outputs), tf.ones_like(losses))
             return step + 1, total + sums
 
-        return _loop(body, (tf.size(y) + batch_size - 1) // batch_size, 3)
+        return loop(body, (tf.size(y) + batch_size - 1) // batch_size, (3,))
 
     def _assign(self, weights: Tensors) -> None:
         for variable, value in zip(self.model.weights, weights, strict=True):
@@ -162,22 +164,20 @@ class Program:
             lambda: (FlatFunction(compiled.begin, begin), FlatFunction(run, batches), FlatFunction(compiled.end, []))
         )
 
-    def train(
-        self, weights: Tensors, learning_rate: float, seeds: np.ndarray, batches: Batches, steps: int
-    ) -> tuple[list[tf.Tensor], np.ndarray]:
-        """Return the trained weights, and the sums of losses and of hits over all examples as they were seen."""
+    def train(self, weights: Tensors, learning_rate: float, seeds: np.ndarray, batches: Batches, steps: int) -> Trained:
+        """Train one client."""
         self._rate[...], self._seeds[...] = learning_rate, seeds
         self._steps[...] = filled = batches.fill(self._buffers)
         if filled == steps:
             sums, *trained = self._whole(*self._run_lent, *self._begin_lent, *weights)
-            return trained, sums.numpy()
+            return list(map(read_only, trained)), sums.numpy()
         begin, run, end = self._parts()
         begin(*self._begin_lent, *weights)
         total = np.zeros(2)
         while filled:
             total += run(*self._run_lent)[0].numpy()
             self._steps[...] = filled = batches.fill(self._buffers)
-        return end(), total
+        return list(map(read_only, end())), total
 
     def _run(self, x: tf.Tensor, y: tf.Tensor, counts: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
         step = self._padded if self._compiled.with_xla else self._cut
@@ -185,7 +185,7 @@ class Program:
         def body(index: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             return index + 1, total + step(x[index], y[index], counts[index])
 
-        return _loop(body, steps, 2)
+        return loop(body, steps, (2,))
 
     def _padded(self, x: tf.Tensor, y: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
         return self._compiled.step(x, y, tf.cast(tf.range(self._width) < count, tf.float32))
@@ -200,9 +200,9 @@ def _sums(*values: tf.Tensor) -> tf.Tensor:
     return tf.stack([tf.reduce_sum(tf.cast(v, tf.float64)) for v in values])
 
 
-def _loop(
-    body: Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]], steps: tf.Tensor, sums: int
+def loop(
+    body: Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]], steps: tf.Tensor, sums: tuple[int, ...]
 ) -> tf.Tensor:
-    """Run ``body(step, total)`` for the steps, one after the other, and return the last total."""
+    """Run ``body(step, total)`` for the steps in order and return the last total, float64 of the shape ``sums``."""
     first = (tf.constant(0), tf.zeros(sums, tf.float64))
     return tf.while_loop(lambda step, _: step < steps, body, first, parallel_iterations=1)[1]

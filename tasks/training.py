@@ -21,14 +21,15 @@ from tasks.batches import (
     does_not_fit,
     ended,
 )
-from tasks.compiled import CompiledModel
+from tasks.compiled import CompiledModel, Tensors, Trained
 from tasks.data import ClientData, Examples, Stream
 from tasks.errors import TaskError
 from tasks.models import build_model, check_fit
 from tasks.objective import objective_for
 from tasks.optimizers import make_optimizer
+from tasks.stacking import WIDEST, trains_stacked
 from tasks.stream_errors import what_tensorflow_found
-from tasks.tensors import read_only
+from tasks.together import Job, StackedModel, groups
 
 EVALUATION_BATCH_SIZE = 500
 _log = logging.getLogger(__name__)
@@ -101,6 +102,7 @@ class Trainer:
     """
 
     compiled: CompiledModel
+    stacked: StackedModel | None
     training: LocalTraining
     num_classes: int
 
@@ -114,24 +116,54 @@ class Trainer:
         Weights that are read-only arrays must never change: they are not looked at again while they come back. Raises
         `TaskError` for data, weights or a share that do not fit.
         """
+        return self.train_together(weights, [data], learning_rate, [seed], [share])[0]
+
+    def train_together(
+        self,
+        weights: Sequence[np.ndarray],
+        data: Sequence[ClientData],
+        learning_rate: float,
+        seeds: Sequence[int],
+        shares: Sequence[float],
+    ) -> list[TrainResult]:
+        """Train several clients from the same weights; each gets what `train` gives it, bit by bit, only sooner.
+
+        Tiny models train in groups (see `tasks.stacking`), all others one by one. Raises what any of them raises.
+        """
+        jobs = [self._job(*client) for client in zip(data, seeds, shares, strict=True)]
+        results: dict[int, TrainResult] = {}
+        with self.compiled.lock, _told(data):
+            start = self._tensors(weights)
+            for places in groups(jobs):
+                trained = self._trained(start, learning_rate, [jobs[place] for place in places])
+                for place, (arrays, sums) in zip(places, trained, strict=True):
+                    job = jobs[place]
+                    loss, hits = (sums / job.batches.seen).tolist()
+                    results[place] = TrainResult(arrays, len(data[place]), loss, hits, job.steps)
+        return [results[place] for place in range(len(jobs))]
+
+    def _job(self, data: ClientData, seed: int, share: float) -> Job:
         if len(data) == 0:
             raise TaskError("A client without training examples cannot train: raise min-client-examples.")
         if not 0 < share <= 1:
             raise TaskError(f"share={share} of a client's local steps is not allowed: it must be above 0, at most 1.")
         steps = max(1, math.floor(self.training.steps_for(len(data)) * share))
-        batches = self._batches(data, steps, seed)
-        seeds, width = self.compiled.seeds(seed), batch_width(len(data), self.training.batch_size)
-        with self.compiled.lock, _told(data):
-            start = self._tensors(weights)
-            trained, sums = self.compiled.program(width).train(start, learning_rate, seeds, batches, steps)
-        loss, hits = (sums / batches.seen).tolist()
-        return TrainResult([read_only(weight) for weight in trained], len(data), loss, hits, steps)
+        width = batch_width(len(data), self.training.batch_size)
+        return Job(self._batches(data, steps, seed), steps, width, self.compiled.seeds(seed))
+
+    def _trained(self, start: Tensors, learning_rate: float, jobs: Sequence[Job]) -> list[Trained]:
+        """Train clients of one width, stacked or one by one."""
+        width = jobs[0].width
+        if self.stacked is not None and width <= WIDEST:
+            return self.stacked.train(start, learning_rate, jobs)
+        train = self.compiled.program(width).train
+        return [train(start, learning_rate, job.seeds, job.batches, job.steps) for job in jobs]
 
     def evaluate(self, weights: Sequence[np.ndarray], data: ClientData) -> EvalResult:
         """Evaluate the weights on the data, in batches of `EVALUATION_BATCH_SIZE`; raises as `train` does."""
         if len(data) == 0:
             return EvalResult(0, math.nan, math.nan)
-        with self.compiled.lock, _told(data):
+        with self.compiled.lock, _told([data]):
             start = self._tensors(weights)
             parts = [self._fitting(data)] if isinstance(data, Examples) else self._evaluation_batches(data)
             sums = sum(
@@ -182,12 +214,12 @@ class Trainer:
 
 
 @contextmanager
-def _told(data: ClientData) -> Iterator[None]:
+def _told(data: Sequence[ClientData]) -> Iterator[None]:
     """Turn TensorFlow's errors about the content of a stream into sentences."""
     try:
         yield
     except (tf.errors.OpError, TypeError) as error:
-        if isinstance(data, Examples):
+        if all(isinstance(part, Examples) for part in data):
             raise
         raise TaskError(does_not_fit(what_tensorflow_found(error))) from error
 
@@ -197,18 +229,19 @@ def trainer(model: str, input_shape: tuple[int, ...], num_classes: int, training
 
     Raises `TaskError` where model, data shape and optimizer do not go together.
     """
-    compiled = _compiled(model, tuple(input_shape), num_classes, training.optimizer, training.optimizer_args)
-    return Trainer(compiled, training, num_classes)
+    models = _compiled(model, tuple(input_shape), num_classes, training.optimizer, training.optimizer_args)
+    return Trainer(*models, training, num_classes)
 
 
 @functools.lru_cache(maxsize=8)
 def _compiled(
     name: str, input_shape: tuple[int, ...], num_classes: int, optimizer: str, optimizer_args: str
-) -> CompiledModel:
+) -> tuple[CompiledModel, StackedModel | None]:
     model = build_model(name, input_shape, num_classes, seed=0)  # its values do not matter: every call assigns weights
     num_outputs = check_fit(model, name, input_shape, num_classes)
     objective = objective_for(model, num_outputs)
-    return CompiledModel(model, input_shape, make_optimizer(optimizer, optimizer_args), objective)
+    compiled = CompiledModel(model, input_shape, make_optimizer(optimizer, optimizer_args), objective)
+    return compiled, StackedModel(compiled) if trains_stacked(model, compiled.optimizer) else None
 
 
 def use_one_thread() -> bool:

@@ -66,15 +66,15 @@ def trains_with_xla(model: keras.Model) -> bool:
     which has oneDNN's. Compiling takes 0.2 to 0.6 s for each width of batches.
     """
     allowed = (*_ROWS, *_CONVOLUTIONS) if tf.config.list_logical_devices("GPU") else _ROWS
-    return all(_treats_rows_alone(layer, allowed) for layer in _innermost(model))
+    return all(_treats_rows_alone(layer, allowed) for layer in innermost_layers(model))
 
 
-def _innermost(layer: Any) -> list[Any]:
+def innermost_layers(layer: Any) -> list[Any]:
     """Return the layers and operations of Keras's own kinds of model; a subclassed model counts as one layer."""
     if type(layer) is not keras.Sequential and type(layer).__name__ != "Functional":
         return [layer]
     parts = layer.layers if type(layer) is keras.Sequential else layer.operations
-    return [inner for part in parts for inner in _innermost(part)]
+    return [inner for part in parts for inner in innermost_layers(part)]
 
 
 def _treats_rows_alone(layer: Any, allowed: tuple[type[keras.Layer], ...]) -> bool:

@@ -1,5 +1,6 @@
 """The client's handlers: what of a request reaches the trainer, and what of its result the reply (no TensorFlow)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 import app.client
 from strategies import wire
+from tasks.errors import TaskError
 
 CONTEXT = Context(1, 1, {}, RecordDict(), {})
 START = {"kernel": np.ones((2, 2), np.float32), "bias": np.zeros(2, np.float32)}
@@ -17,16 +19,32 @@ START = {"kernel": np.ones((2, 2), np.float32), "bias": np.zeros(2, np.float32)}
 
 @dataclass
 class FakeTrainer:
-    """Adds one to all weights and takes down what it was called with."""
+    """Adds the seed to all weights and takes down what it was called with."""
 
     calls: list[dict[str, object]] = field(default_factory=list)
+    groups: list[list[str]] = field(default_factory=list)
+    stacked: object = None
 
-    def train(
-        self, weights: list[np.ndarray], data: str, learning_rate: float, seed: int, share: float = 1.0
-    ) -> SimpleNamespace:
-        self.calls.append({"data": data, "rate": learning_rate, "seed": seed, "share": share})
+    def train_together(
+        self,
+        weights: list[np.ndarray],
+        data: Sequence[str],
+        learning_rate: float,
+        seeds: Sequence[int],
+        shares: Sequence[float],
+    ) -> list[SimpleNamespace]:
         assert not any(array.flags.writeable for array in weights)
-        return SimpleNamespace(weights=[array + 1 for array in weights], num_examples=10, loss=0.5, accuracy=0.25)
+        if len(data) > 1 and "train unfit" in data:
+            raise TaskError("one of them does not fit")
+        self.groups.append(list(data))
+        for each, seed, share in zip(data, seeds, shares, strict=True):
+            if each == "train unfit":
+                raise TaskError("it does not fit")
+            self.calls.append({"data": each, "rate": learning_rate, "seed": seed, "share": share})
+        return [
+            SimpleNamespace(weights=[array + seed for array in weights], num_examples=10, loss=0.5, accuracy=0.25)
+            for seed in seeds
+        ]
 
     def evaluate(self, weights: list[np.ndarray], data: str) -> SimpleNamespace:
         self.calls.append({"data": data})
@@ -36,7 +54,13 @@ class FakeTrainer:
 @pytest.fixture
 def trainer(monkeypatch: pytest.MonkeyPatch) -> FakeTrainer:
     fake = FakeTrainer()
-    hosted = SimpleNamespace(train=lambda client: f"train {client}", test=lambda client: f"test {client}")
+
+    def train(client: str) -> str:
+        if client == "unknown":
+            raise KeyError(client)
+        return f"train {client}"
+
+    hosted = SimpleNamespace(train=train, test=lambda client: f"test {client}")
     worker = SimpleNamespace(hosted=hosted, task=SimpleNamespace(trainer=fake))
     monkeypatch.setattr(app.client, "_worker", lambda context: worker)
     monkeypatch.setattr(app.client, "_one_thread", lambda: None)
@@ -56,8 +80,9 @@ def test_each_client_trains_on_its_data_with_its_seed_and_all_of_its_steps(train
         {"data": "train a", "rate": 0.1, "seed": 7, "share": 1.0},
         {"data": "train b", "rate": 0.1, "seed": 8, "share": 1.0},
     ]
-    for name in ("0/delta", "1/delta"):
-        assert wire.decode(content["update"][name]).tolist() == [1.0] * 6
+    for name, seed in (("0/delta", 7.0), ("1/delta", 8.0)):
+        assert wire.decode(content["update"][name]).tolist() == [seed] * 6
+    assert trainer.groups == [["train a"], ["train b"]]
     assert dict(content["metrics"]) == {"accuracy": [0.25] * 2, "loss": [0.5] * 2, "num-examples": [10.0] * 2}
 
 
@@ -71,3 +96,63 @@ def test_each_client_evaluates_the_global_weights_on_its_test_part(trainer: Fake
     assert [call["data"] for call in trainer.calls] == ["test a", "test b"]
     assert dict(content["metrics"])["loss"] == [4.0, 4.0]
     assert "arrays" not in content and not content["update"]
+
+
+def pack(clients: list[str]) -> dict[str, object]:
+    return {"clients": clients, "seeds": list(range(1, len(clients) + 1))}
+
+
+def deltas(content: RecordDict) -> dict[str, float]:
+    clients = wire.text_list(content["pack"], "clients")
+    return {clients[int(name.split("/")[0])]: float(array.numpy()[0]) for name, array in content["update"].items()}
+
+
+def test_where_it_is_sooner_the_clients_of_a_message_train_together(trainer: FakeTrainer) -> None:
+    trainer.stacked, clients = object(), [f"c{number}" for number in range(70)]
+    content = ask("train", **pack(clients), shares=[0.5] + [1.0] * 69)
+    assert [len(group) for group in trainer.groups] == [32, 32, 6]
+    assert [call["data"] for call in trainer.calls] == [f"train {client}" for client in clients]
+    assert [call["share"] for call in trainer.calls[:2]] == [0.5, 1.0]
+    assert deltas(content) == {client: seed for seed, client in enumerate(clients, 1)}
+    ask("train", **pack(clients))
+    assert len(trainer.calls) == 140  # nothing is kept from message to message
+
+
+@pytest.mark.parametrize("bad", ["unknown", "unfit"])
+def test_who_cannot_be_trained_is_rejected_alone(trainer: FakeTrainer, bad: str) -> None:
+    for stacked in (None, object()):
+        trainer.stacked = stacked
+        content = ask("train", **pack(["a", bad, "b", "c"]))
+        assert wire.text_list(content["pack"], "reasons") == ["", "error", "", ""]
+        error = {"unknown": "KeyError", "unfit": "it does not fit"}[bad]
+        assert error in wire.text_list(content["pack"], "details")[1]
+        assert deltas(content) == {"a": 1, "b": 3, "c": 4}
+        if stacked is not None:
+            assert trainer.groups[-1] == (
+                ["train a", "train b", "train c"] if bad == "unknown" else ["train b", "train c"]
+            )
+
+
+def test_a_client_named_twice_trains_twice(trainer: FakeTrainer) -> None:
+    trainer.stacked = object()
+    content = ask("train", **pack(["a", "b", "a"]))
+    assert [float(array.numpy()[0]) for array in content["update"].values()] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("changed", ["config", "weights"])
+def test_what_a_mod_asks_of_one_client_alone_is_not_taken_from_a_group(
+    trainer: FakeTrainer, changed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer.stacked = object()
+    handler, inner = app.client._trained, []
+
+    def trained(worker: object, weights: list[np.ndarray], config: ConfigRecord) -> object:
+        inner.append(config["client"])
+        if config["client"] == "b" and changed == "config":
+            config["learning-rate"] = 0.5
+        return handler(worker, list(weights) if config["client"] == "b" and changed == "weights" else weights, config)
+
+    monkeypatch.setattr(app.client, "_trained", trained)
+    ask("train", **pack(["a", "b", "c"]))
+    assert trainer.groups == [["train a", "train b", "train c"], ["train b"]]
+    assert trainer.calls[-1]["rate"] == (0.5 if changed == "config" else 0.1)

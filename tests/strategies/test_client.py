@@ -8,7 +8,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 
 from strategies import wire
-from strategies.client import client_errors_raised, delta_mod, each_client, packing_mod
+from strategies.client import asked_together, client_errors_raised, delta_mod, each_client, packing_mod
 from strategies.errors import StrategyError
 from strategies.seeding import child_seed
 from tests.strategies.toy_federation import (
@@ -328,3 +328,43 @@ def test_what_a_message_carries_is_not_written_as_bytes_in_its_own_process() -> 
 
 def _honest(message: Message, context: Context) -> Message:
     return Message(honest_content(str(wire.config_of(message)["client"])), reply_to=message)
+
+
+def test_a_handler_sees_who_comes_after_and_keeps_what_it_did_ahead_within_the_message() -> None:
+    seen: list[tuple[str, list[str], list[str]]] = []
+
+    def ahead(message: Message, context: Context) -> Message:
+        client, together = str(wire.config_of(message)["client"]), asked_together()
+        later = [str(settings["client"]) for settings in together.later]
+        seen.append((client, later, sorted(together.ahead)))
+        if client == "1":
+            together.ahead["2"] = "done"
+            raise OSError("no disk")  # which is nothing to the others
+        return Message(honest_content(client), reply_to=message)
+
+    for _ in range(2):
+        packing_mod(request(["0", "1", "2"]), CONTEXT, ahead)
+        assert seen == [("0", ["1", "2"], []), ("1", ["2"], []), ("2", [], ["2"])]
+        seen.clear()
+
+
+def test_what_comes_later_is_what_the_handler_is_then_given() -> None:
+    foreseen: list[ConfigRecord] = []
+
+    def handler(message: Message, context: Context) -> Message:
+        config = wire.config_of(message)
+        if foreseen:
+            assert foreseen.pop(0) == config
+        else:
+            foreseen.extend(asked_together().later)
+        return Message(honest_content(str(config["client"])), reply_to=message)
+
+    reply = packing_mod(request(["4", "1", "2"], shares=[1.0, 0.5, 0.25], rate=0.5), CONTEXT, handler)
+    assert wire.text_list(wire.settings_of(reply.content, "pack"), "reasons") == ["", "", ""]
+
+
+def test_outside_a_packed_message_nothing_comes_later() -> None:
+    asked_together().ahead["0"] = "kept nowhere"
+    with client_errors_raised(), pytest.raises(OSError, match="no disk"):
+        packing_mod(request(["0", "1"]), CONTEXT, failing)
+    assert not asked_together().later and not asked_together().ahead

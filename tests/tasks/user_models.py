@@ -63,6 +63,26 @@ def numpy_initialised(input_shape, num_classes):
     return model
 
 
+def tiny(input_shape, num_classes):
+    dense, regularizers = keras.layers.Dense, keras.regularizers
+    return keras.Sequential(
+        [
+            keras.Input(input_shape),
+            dense(3, "tanh", kernel_regularizer=regularizers.L2(0.01)),  # by the last axis, before it is flattened
+            keras.layers.Flatten(),
+            keras.Sequential([dense(8, use_bias=False), keras.layers.ReLU()]),
+            dense(5, "gelu", bias_regularizer=regularizers.L1(0.01)),
+            dense(1 if num_classes == 2 else num_classes),
+        ]
+    )
+
+
+def shared(input_shape, num_classes):
+    inputs, twice = keras.Input(input_shape), keras.layers.Dense(16, "tanh")
+    outputs = twice(twice(keras.layers.Flatten()(inputs)))
+    return keras.Model(inputs, keras.layers.Dense(num_classes)(outputs))
+
+
 def images_only(input_shape, num_classes):
     return keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(num_classes)])
 
