@@ -59,7 +59,10 @@ def run(request: Request) -> int:
 
 def _train(simulation: Simulation, config: RunConfig) -> int:
     """Train one config; a mistake that shows before there is a run directory is the command's, not the run's."""
-    grid = simulation.grid(config)
+    try:
+        grid = simulation.grid(config)
+    except (TaskError, StrategyError) as error:
+        raise UserError(str(error)) from None
     try:
         with _progress(config) as live:
             simulation.run_on(grid, config, (live,) if live else (), SILENT if live else LINES)

@@ -18,6 +18,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
+from app.compose import composition
 from app.config import RunConfig
 from app.errors import UserError
 from app.world_keys import world_keys_set
@@ -29,6 +30,7 @@ from simulation.trace import Trace
 from strategies import wire
 from strategies.describe import DESCRIBE
 from strategies.exchange import ArrivalGrid
+from strategies.pace import Synchronous
 
 FOREVER = 1e9  # seconds for which a reply that is due in simulated time is waited for
 ROUNDING = 1e-6  # seconds; the server subtracts times and we add them again
@@ -41,7 +43,7 @@ def world_grid(grid: Grid, config: RunConfig) -> Grid:
     It matters too where the first replies count more than the others: without a world, which those are would depend on
     the engine. Raises UserError for an availability trace that cannot be used.
     """
-    order_counts = config.over_selection > 1 or config.strategy == "fedbuff"
+    order_counts = config.over_selection > 1 or not isinstance(composition(config).pace, Synchronous)
     return WorldGrid(grid, Conditions.of(config)) if world_keys_set(config) or order_counts else grid
 
 

@@ -78,6 +78,9 @@ def carry_out(plan: Plan, runner: Runner, say: Say) -> Result | None:
         try:
             for configuration in run_sweep(plan, runner, memory, _Lines(plan, say).told):
                 through.append(configuration)
+        except KeyboardInterrupt:
+            say("Interrupted. The same command goes on from here.")
+            raise
         finally:
             results = ranked(plan, through)
             _write(folder, plan, results, say)

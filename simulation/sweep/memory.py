@@ -67,9 +67,12 @@ class Memory:
         return memory
 
     def find(self, config: RunConfig) -> Outcome | None:
-        """Return how such a run has ended; None where it has not, has crashed, or has lost its directory."""
+        """Return how such a run has ended; None where it has not, has crashed, or has lost its directory.
+
+        Nor does one count that failed before it had a directory: it found no room for workers, or not a file.
+        """
         outcome = self.outcomes.get(_identity(config))
-        if outcome is None or outcome.state == "crashed":
+        if outcome is None or outcome.state == "crashed" or not outcome.directory:
             return None
         lost = outcome.state != "failed" and not (self.folder / outcome.directory / "metrics.jsonl").is_file()
         return None if lost else outcome

@@ -58,6 +58,7 @@ def test_an_interrupted_sweep_leaves_a_report_of_what_there_is(tmp_path: Path) -
 
     with pytest.raises(KeyboardInterrupt):
         carry_out(plan, FakeRunner({0.1: interrupt}), said.append)
+    assert "Interrupted. The same command goes on from here." in said
     page = (tmp_path / "runs" / "lr" / "report.html").read_text(encoding="utf-8")
     assert "1 of 2 configurations are still to run." in page
     assert carry_out(plan, FakeRunner(), said.append) is not None

@@ -15,11 +15,13 @@ from scipy.stats import kstest
 
 from app.config import RunConfig
 from app.errors import UserError
+from app.run_directory import RunDirectory
 from simulation.sweep.memory import Memory, only_one
 from simulation.sweep.plan import Plan
 from simulation.sweep.results import ranked
 from simulation.sweep.study import Configuration, run_sweep
 from strategies.errors import StrategyError
+from strategies.federated import Observer
 from tasks.errors import TaskError
 from tests.simulation.sweep_runner import FakeRunner, best_accuracy, plan_of, sweep
 
@@ -191,6 +193,18 @@ def test_what_a_configuration_led_to_is_recorded_and_the_sweep_goes_on(tmp_path:
     again = FakeRunner()
     assert outcomes(sweep(plan, again, tmp_path / "lr")) == outcomes(found)
     assert again.started == []
+
+
+def test_what_failed_before_it_had_a_directory_is_tried_again_by_the_next_start(tmp_path: Path) -> None:
+    class NoRoom(FakeRunner):
+        def run(self, config: RunConfig, observers: Sequence[Observer] = ()) -> RunDirectory:
+            raise UserError("4 workers do not fit: set --workers to 2 or fewer.")
+
+    plan, runner = plan_of(tmp_path, GRID), FakeRunner()
+    found = sweep(plan, NoRoom(), tmp_path / "lr")
+    assert {each.outcome.state for each in found} == {"failed"}
+    assert {each.outcome.state for each in sweep(plan, runner, tmp_path / "lr")} == {"completed"}
+    assert len(runner.started) == len(found)
 
 
 def test_a_crash_is_recorded_and_tried_again_by_the_next_start(tmp_path: Path) -> None:
