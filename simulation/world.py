@@ -23,8 +23,7 @@ from app.config import RunConfig
 from app.errors import UserError
 from app.world_keys import world_keys_set
 from simulation.conditions import Conditions
-from simulation.cut import Cut
-from simulation.departures import cuts
+from simulation.departures import Cut, cuts
 from simulation.draws import Crowd
 from simulation.trace import Trace
 from strategies import wire
