@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import keras
@@ -30,7 +30,7 @@ from tasks.data import Examples
 from tasks.training import LocalTraining, Trainer, trainer, use_one_thread
 
 Weights = Sequence[np.ndarray]
-Train = Callable[[Weights, Sequence[Examples]], list[Weights]]
+Train = Callable[[Weights, Sequence[Examples]], Iterable[Weights]]
 MESSAGE = 32
 """Clients that are handed to the training at a time, where it takes several."""
 
@@ -73,9 +73,9 @@ def tiny(input_shape: tuple[int, ...], num_classes: int) -> keras.Model:
 def ours(case: Case) -> Train:
     """Return our local training one client by one; of a tiny model each then trains in a group of its own."""
     own = case.trainer()
-    return lambda weights, data: [
+    return lambda weights, data: (
         own.train(weights, examples, bare_tensorflow.RATE, seed).weights for seed, examples in enumerate(data)
-    ]
+    )
 
 
 def together(case: Case) -> Train:
@@ -92,9 +92,9 @@ def together(case: Case) -> Train:
 def ungrouped(case: Case) -> Train:
     """Return our local training with one program call for each client, as of models that are not tiny."""
     own = replace(case.trainer(), stacked=None)
-    return lambda weights, data: [
+    return lambda weights, data: (
         own.train(weights, examples, bare_tensorflow.RATE, seed).weights for seed, examples in enumerate(data)
-    ]
+    )
 
 
 def bare(case: Case) -> Train:
@@ -105,7 +105,7 @@ def bare(case: Case) -> Train:
         order = generator.permutation(case.examples)
         return train(list(weights), data.x[order], data.y[order])  # type: ignore[no-any-return]
 
-    return lambda weights, data: [one(weights, examples) for examples in data]
+    return lambda weights, data: (one(weights, examples) for examples in data)
 
 
 def seconds_per_client(train: Train, weights: Weights, data: Sequence[Examples]) -> float:
@@ -149,7 +149,7 @@ def measure(name: str, repeats: int) -> None:
     first: dict[str, float] = {}
     for label, train in measured.items():
         started = time.perf_counter()
-        train(weights, data[:1])
+        list(train(weights, data[:1]))
         first[label] = time.perf_counter() - started
     taken: dict[str, list[float]] = {label: [] for label in measured}
     for _ in range(repeats):

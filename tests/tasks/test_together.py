@@ -204,7 +204,8 @@ def test_who_does_not_fit_is_named_for_all(model):
 
 def test_other_models_train_one_by_one_and_wide_batches_too():
     for model, batch_size in (("mlp-dropout", 8), (USER + "normed", 8), ("logistic", 40)):
-        own, data = trainer(model, SHAPE, 10, LocalTraining(batch_size)), [client(n) for n in (40, 60)]
+        own = trainer(model, SHAPE, 10, LocalTraining(batch_size, optimizer="rmsprop", optimizer_args="rho=0.8"))
+        data = [client(n) for n in (40, 60)]
         for seed, (examples, result) in enumerate(zip(data, together(own, data), strict=True)):
             assert_same(result, one_by_one(own).train(weights_of(own), examples, 0.1, seed))
         assert own.stacked is None or own.stacked.program.cache_info().currsize == 0
