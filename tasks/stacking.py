@@ -24,7 +24,7 @@ def trains_stacked(model: keras.Model, optimizer: keras.optimizers.Optimizer) ->
     """Say whether clients of a built model train in groups: tiny dense models on the CPU.
 
     That is in batches of up to `WIDEST`, and then also for a client that trains alone, so that nobody's bits depend on
-    who else trains: it takes 2 to 4 times as long alone, and three in a group take no longer than one by one.
+    who else trains: it takes 1.4 to 3 times as long alone, and three or four in a group take no longer than one by one.
 
     Measured (one thread of an EPYC core, 30 examples in batches of 5, SGD, ms of CPU per client, one by one / in full
     groups): logistic regression on 8x8 digits (650 parameters) 0.28 / 0.09, dense 64-32-10 (2410) 0.33 / 0.11, logistic
