@@ -10,8 +10,11 @@ What is unpickled here was pickled by the driver or by its own worker; what a cl
 
 from __future__ import annotations
 
+import contextlib
+import os
 import pickle
 import secrets
+import socket
 import threading
 from collections.abc import Callable
 from multiprocessing import AuthenticationError
@@ -61,9 +64,18 @@ def serve(listener: Listener, answer: Callable[[Any], Any]) -> None:
     with listener, listener.accept() as line:
         heard: SimpleQueue[Any] = SimpleQueue()
         threading.Thread(target=_take_in, args=(line, heard), name="line", daemon=True).start()
-        while (said := heard.get()) is not None:
-            if (answered := answer(said)) is not None:
-                say(line, answered)
+        try:
+            while (said := heard.get()) is not None:
+                if (answered := answer(said)) is not None:
+                    say(line, answered)
+        finally:
+            _hang_up(line)
+
+
+def _hang_up(line: Connection) -> None:
+    """Let both ends know. To close the file is not enough while the other thread waits for what is said on it."""
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(line.fileno())) as end:
+        end.shutdown(socket.SHUT_RDWR)
 
 
 def _take_in(line: Connection, heard: SimpleQueue[Any]) -> None:

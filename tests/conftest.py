@@ -35,3 +35,8 @@ def keras_home(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test has its own cache folder, so that none depends on what another left there."""
     monkeypatch.setenv("FEDKERAS_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take minutes: two processes share the files, and neither shall wait for the other."""
+    items.sort(key=lambda item: "end_to_end" not in item.nodeid)

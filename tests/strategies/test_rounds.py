@@ -75,7 +75,7 @@ def test_what_a_simulated_world_does_to_its_clients_is_counted_without_a_warning
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     progress = RoundProgress(4, simulated=True)
-    with caplog.at_level(logging.DEBUG):
+    with caplog.at_level(logging.DEBUG, logger="strategies.rounds"):
         for rejection in (*WORLDLY, Rejection("9", Reason.NOT_FINITE), Rejection("10", Reason.ERROR)):
             progress.reject(rejection)
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
