@@ -13,6 +13,11 @@ from simulation import blocks
 from simulation.workers import Answer, Request, RunSpec, Shared
 
 
+def expiry(message: Message) -> float:
+    """Return when a message's time is over (s, as `time.time`)."""
+    return message.metadata.created_at + message.metadata.ttl
+
+
 @dataclass(eq=False)
 class Call:
     """A message for one worker, or a part of it: ``content``, of which ``arrays`` are the records of arrays."""
@@ -24,8 +29,8 @@ class Call:
 
     @property
     def expires(self) -> float:
-        """When whoever is still at it has hung (s, as `time.time`)."""
-        return self.message.metadata.created_at + self.message.metadata.ttl
+        """When whoever is still at it has hung."""
+        return expiry(self.message)
 
     def request(self, local: bool) -> Request:
         """Return what travels to a worker on this machine, or on another."""

@@ -17,7 +17,7 @@ from itertools import count
 from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.app.user_config import UserConfig
 
-from simulation.calls import Call, Done, SharedArrays
+from simulation.calls import Call, Done, SharedArrays, expiry
 from simulation.factoring import packs
 from simulation.pool import IN_FLIGHT, Worker, WorkerPool
 from simulation.retries import Letter
@@ -60,7 +60,7 @@ class RayGrid(VirtualGrid):
         self._overdue: list[Job] = []
         self._under_way: dict[Call, Job] = {}
         self._arrived: dict[str, Message] = {}
-        self._shared: list[SharedArrays] = []
+        self._shared: SharedArrays | None = None
         self._paces: dict[str, float] = {}
         self._loads: dict[str, float] = {}
 
@@ -81,7 +81,7 @@ class RayGrid(VirtualGrid):
 
         Replies for which nobody has come in their time are dropped: those of clients that were late.
         """
-        self._arrived = {key: reply for key, reply in self._arrived.items() if _expires(reply) > time.time()}
+        self._arrived = {key: reply for key, reply in self._arrived.items() if expiry(reply) > time.time()}
         ids = []
         for message in messages:
             ids.append(self._number(message))
@@ -197,13 +197,7 @@ class RayGrid(VirtualGrid):
         return Call(self._run, message, content, arrays)
 
     def _share(self, record: ArrayRecord) -> SharedArrays:
-        """Lay a record out for the workers, once for all the messages that carry the same object."""
-        known = next((shared for shared in self._shared if shared.record is record), None)
-        if known is None:
-            known = self._pool.share(record)
-            self._shared = [known]  # the last one: that of the round
-        return known
-
-
-def _expires(message: Message) -> float:
-    return message.metadata.created_at + message.metadata.ttl
+        """Lay a record out for the workers, once for all the messages of a round, which carry the same object."""
+        if self._shared is None or self._shared.record is not record:
+            self._shared = self._pool.share(record)
+        return self._shared

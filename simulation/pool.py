@@ -11,7 +11,6 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from multiprocessing import Pipe
@@ -71,12 +70,11 @@ class RayCalls:
         self._ended.put(future)
         self._rope.send_bytes(b".")
 
-    def finished(self) -> Iterator[tuple[Worker, Future[Any]]]:
-        """Yield the call for which the bell rang, unless it was forgotten meanwhile."""
+    def finished(self) -> tuple[Worker | None, Future[Any]]:
+        """Return the call for which the bell rang; no worker where it was forgotten meanwhile."""
         self.bell.recv_bytes()
         future = self._ended.get()
-        if (worker := self._workers.pop(future, None)) is not None:
-            yield worker, future
+        return self._workers.pop(future, None), future
 
     def forget(self, worker: Worker) -> None:
         """Care no more for the calls to a worker."""
@@ -122,12 +120,9 @@ class WorkerPool:
         """
         seconds = min(seconds, max(0.0, self._next_expiry() - time.time()))
         lined: dict[Any, Worker] = {worker.line: worker for worker in self.workers if worker.line is not None}
-        done = []
+        done: list[Done] = []
         for woken in wait_for([self._ray.bell, *lined], seconds):
-            if woken is self._ray.bell:
-                done += [end for worker, future in self._ray.finished() for end in self._take(worker, future)]
-            else:
-                done += self._hear(lined[woken])
+            done += self._take(*self._ray.finished()) if woken is self._ray.bell else self._hear(lined[woken])
         return done + self._hung()
 
     def has_work(self) -> bool:
@@ -154,8 +149,10 @@ class WorkerPool:
         if worker.line is not None:
             worker.line.close()
 
-    def _take(self, worker: Worker, future: Future[Any]) -> list[Done]:
+    def _take(self, worker: Worker | None, future: Future[Any]) -> list[Done]:
         """Take what Ray has brought: the first word of a worker, an answer, or its end."""
+        if worker is None:
+            return []
         try:
             value = future.result()
             if not worker.ready:

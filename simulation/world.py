@@ -129,8 +129,8 @@ class WorldGrid(Grid):
     def create_message(
         self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
     ) -> Message:
-        """Create a message, as Flower's deprecated method does."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+        """Create a message, as the grid does."""
+        return self.grid.create_message(content, message_type, dst_node_id, group_id, ttl)
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the nodes' ids."""
@@ -197,11 +197,12 @@ class WorldGrid(Grid):
         due = min(self._expected[message_id].due for message_id in message_ids)
         wanted = set(message_ids)
         batch = [key for key, reply in self._expected.items() if key in wanted and reply.due == due]
-        replies = [self._complete(message_id) for message_id in self._compute(batch)]
+        self._compute(batch)
+        replies = [self._complete(message_id) for message_id in batch]
         self._now = max(self._now, due)
         return replies
 
-    def _compute(self, batch: Sequence[str]) -> Sequence[str]:
+    def _compute(self, batch: Sequence[str]) -> None:
         """Wait until all replies of the batch that have to be computed are there."""
         missing = {key for key in batch if self._expected[key].computed and key not in self._computed}
         while missing:
@@ -210,7 +211,6 @@ class WorldGrid(Grid):
                 raise RuntimeError(f"{len(missing)} messages were lost by {type(self.grid).__name__}.")
             self._computed.update((reply.metadata.reply_to_message_id, reply) for reply in arrivals)
             missing -= self._computed.keys()
-        return batch
 
     def _complete(self, message_id: str) -> Message:
         expected = self._expected.pop(message_id)

@@ -110,9 +110,8 @@ class BufferedStrategy(FederatedStrategy):
                 self._take(*slots.finished.popleft(), fold)
                 continue
             self._refill(grid, origin)
-            until = min(
-                until, slots.clock() + self._timeout
-            )  # from now on: who begins with the step is late at its end
+            # Time counts from the first who begin with the step, so that they are late at its end.
+            until = min(until, slots.clock() + self._timeout)
             if not slots.working:
                 break
             slots.wait(until)

@@ -15,7 +15,7 @@ from app.report.reading import Run
 from app.report.series import Curve, Measure, Over, curve
 from simulation.sweep.metrics import Metric
 from simulation.sweep.plan import Plan
-from simulation.sweep.results import Result
+from simulation.sweep.results import Result, completed
 from simulation.sweep.scales import scale_of
 from simulation.sweep.sections import Range
 
@@ -163,11 +163,6 @@ def importance_chart(name: str, shares: dict[str, float]) -> Chart | None:
     alt = "Importance: " + ", ".join(f"{key} {100 * shares[key]:.0f} %" for key in reversed(keys)) + "."
     caption = "Share of the variance of the metric that a key accounts for by itself and with others (fANOVA)."
     return Chart("Which key matters", alt, canvas.svg, caption=caption)
-
-
-def completed(results: Sequence[Result]) -> list[Result]:
-    """Return those whose median can be drawn, the best first."""
-    return [result for result in results if result.state == "completed" and math.isfinite(result.median)]
 
 
 def _words(result: Result, metric: Metric) -> str:

@@ -6,24 +6,23 @@ configurations that were run to their end count; with fewer than eight of them t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import optuna
 
 from simulation.sweep.plan import Plan
 from simulation.sweep.proposals import distributions
-from simulation.sweep.results import Result
+from simulation.sweep.results import Result, completed
 
 LEAST = 8
 
 
 def importance(plan: Plan, results: Sequence[Result]) -> dict[str, float]:
     """Return the share of the variance of the metric that each key accounts for; empty where it cannot be told."""
-    done = [result for result in results if result.state == "completed" and math.isfinite(result.median)]
+    done = completed(results)
     if len(plan.keys) < 2 or len(done) < LEAST or len({result.median for result in done}) < 2:
         return {}
-    study = optuna.create_study(direction="maximize" if plan.metric.higher_is_better else "minimize")
+    study = optuna.create_study(direction=plan.metric.direction)
     spaces = distributions(plan)
     for result in done:
         values = dict(result.configuration.values)

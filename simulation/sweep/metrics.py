@@ -33,6 +33,11 @@ class Metric:
         """How a value is written and drawn."""
         return "share" if "accuracy" in self.key else "loss"
 
+    @property
+    def direction(self) -> Literal["maximize", "minimize"]:
+        """What Optuna calls it."""
+        return "maximize" if self.higher_is_better else "minimize"
+
     def final(self, run: Run) -> float:
         """Return the last value that a run was evaluated to; NaN where it never was."""
         values = curve(run, self.measure).y

@@ -28,7 +28,7 @@ def new_study(plan: Plan) -> optuna.Study:
         if rule is None
         else optuna.pruners.SuccessiveHalvingPruner(min_resource=rule.min_rounds, reduction_factor=rule.factor)
     )
-    return optuna.create_study(direction="maximize" if plan.metric.higher_is_better else "minimize", pruner=pruner)
+    return optuna.create_study(direction=plan.metric.direction, pruner=pruner)
 
 
 def sampler_of(plan: Plan, draw: int) -> optuna.samplers.BaseSampler:

@@ -80,6 +80,11 @@ def ranked(plan: Plan, configurations: Iterable[Configuration]) -> list[Result]:
     return sorted(results, key=order)
 
 
+def completed(results: Sequence[Result]) -> list[Result]:
+    """Return those that ran to their end with a finite median, in their order."""
+    return [result for result in results if result.state == "completed" and math.isfinite(result.median)]
+
+
 def best_of(results: Sequence[Result]) -> Result | None:
     """Return the first of ranked results, if it completed and has a value."""
     if results and results[0].state == "completed" and not math.isnan(results[0].median):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from app.config import RunConfig, Value
 from app.config_sentences import did_you_mean, one_of, refusals, unknown_key
@@ -24,14 +24,7 @@ _SEEDS = "a number of seeds, at least 1, or a list of different seeds, none belo
 
 
 class _Checked(BaseModel):
-    model_config = ConfigDict(
-        frozen=True,
-        strict=True,
-        extra="forbid",
-        allow_inf_nan=False,
-        populate_by_name=True,
-        alias_generator=lambda name: name.replace("_", "-"),
-    )
+    model_config = RunConfig.model_config  # as strict, with keys written as there
 
 
 class Halving(_Checked):
