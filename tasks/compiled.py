@@ -19,6 +19,7 @@ import functools
 import math
 import threading
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import keras
 import numpy as np
@@ -130,6 +131,63 @@ class CompiledModel:
             variable.assign(value)
 
 
+class Begins(Protocol):
+    """What a local training starts and ends with."""
+
+    def begin(self, *arguments: tf.Tensor) -> None:
+        """Assign everything that it starts from: what is given, then the weights."""
+
+    def end(self) -> list[tf.Tensor]:
+        """Return the trained weights."""
+
+
+class Phases:
+    """Begin, run and end of a local training: one call, or several where its steps do not fit into one.
+
+    ``given`` and ``batches`` are arrays from `aligned_zeros`, which are written to between the calls: what `begin`
+    takes before the weights, and what ``run`` takes before its number of steps.
+    """
+
+    def __init__(
+        self,
+        model: Begins,
+        run: Callable[..., tf.Tensor],
+        given: Sequence[np.ndarray],
+        batches: Sequence[np.ndarray],
+        weights: Sequence[tf.TensorSpec],
+        with_xla: bool,
+    ) -> None:
+        self._steps = aligned_zeros((), np.int32)
+        self._given, self._run_on = ([lent(array) for array in part] for part in (given, (*batches, self._steps)))
+        start, read = ([tf.TensorSpec(t.shape, t.dtype) for t in part] for part in (self._given, self._run_on))
+        begin, split = [*start, *weights], len(read)
+        compiled = tf.function(run, input_signature=read, jit_compile=with_xla, autograph=False)
+
+        def whole(*arguments: tf.Tensor) -> list[tf.Tensor]:
+            model.begin(*arguments[split:])
+            sums = compiled(*arguments[:split])
+            return [sums, *model.end()]
+
+        self._whole = FlatFunction(whole, [*read, *begin])
+        self._parts = functools.cache(
+            lambda: (FlatFunction(model.begin, begin), FlatFunction(compiled, read), FlatFunction(model.end, []))
+        )
+
+    def train(self, weights: Tensors, fill: Callable[[], int], steps: int) -> Trained:
+        """Train for so many steps; ``fill`` writes the next batches and returns how many they are, 0 at the end."""
+        self._steps[...] = filled = fill()
+        if filled == steps:
+            sums, *trained = self._whole(*self._run_on, *self._given, *weights)
+            return list(map(read_only, trained)), sums.numpy()
+        begin, run, end = self._parts()
+        begin(*self._given, *weights)
+        total: np.ndarray | float = 0.0
+        while filled:
+            total = total + run(*self._run_on)[0].numpy()
+            self._steps[...] = filled = fill()
+        return list(map(read_only, end())), np.asarray(total)
+
+
 class Program:
     """The local training of one model in batches of up to ``width`` examples.
 
@@ -144,40 +202,15 @@ class Program:
         steps = max(1, min(MAX_STEPS, MAX_BYTES // (4 * width * math.prod(shape))))
         x, y = aligned_zeros((steps, width, *shape), np.float32), aligned_zeros((steps, width), np.int32)
         self._buffers = Buffers(x, y, aligned_zeros((steps,), np.int32))
-        self._steps, self._rate = aligned_zeros((), np.int32), aligned_zeros((), np.float32)
+        self._rate = aligned_zeros((), np.float32)
         self._seeds = aligned_zeros((len(compiled.seed_states), 2), np.int64)
-        self._run_lent = [lent(array) for array in (x, y, self._buffers.counts, self._steps)]
-        self._begin_lent = [lent(array) for array in (self._rate, self._seeds)]
-        batches, start = (
-            [tf.TensorSpec(t.shape, t.dtype) for t in part] for part in (self._run_lent, self._begin_lent)
-        )
-        begin = [*start, *compiled.weight_specs]
-        run = tf.function(self._run, input_signature=batches, jit_compile=compiled.with_xla, autograph=False)
-
-        def whole(*arguments: tf.Tensor) -> list[tf.Tensor]:
-            compiled.begin(*arguments[4:])
-            sums = run(*arguments[:4])
-            return [sums, *compiled.end()]
-
-        self._whole = FlatFunction(whole, [*batches, *begin])
-        self._parts = functools.cache(
-            lambda: (FlatFunction(compiled.begin, begin), FlatFunction(run, batches), FlatFunction(compiled.end, []))
-        )
+        given, batches = [self._rate, self._seeds], [x, y, self._buffers.counts]
+        self._phases = Phases(compiled, self._run, given, batches, compiled.weight_specs, compiled.with_xla)
 
     def train(self, weights: Tensors, learning_rate: float, seeds: np.ndarray, batches: Batches, steps: int) -> Trained:
         """Train one client."""
         self._rate[...], self._seeds[...] = learning_rate, seeds
-        self._steps[...] = filled = batches.fill(self._buffers)
-        if filled == steps:
-            sums, *trained = self._whole(*self._run_lent, *self._begin_lent, *weights)
-            return list(map(read_only, trained)), sums.numpy()
-        begin, run, end = self._parts()
-        begin(*self._begin_lent, *weights)
-        total = np.zeros(2)
-        while filled:
-            total += run(*self._run_lent)[0].numpy()
-            self._steps[...] = filled = batches.fill(self._buffers)
-        return list(map(read_only, end())), total
+        return self._phases.train(weights, lambda: batches.fill(self._buffers), steps)
 
     def _run(self, x: tf.Tensor, y: tf.Tensor, counts: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
         step = self._padded if self._compiled.with_xla else self._cut

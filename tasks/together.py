@@ -21,10 +21,10 @@ import numpy as np
 import tensorflow as tf
 
 from tasks.batches import Batches, Buffers
-from tasks.compiled import MAX_BYTES, MAX_STEPS, CompiledModel, Tensors, Trained, loop
+from tasks.compiled import MAX_BYTES, MAX_STEPS, CompiledModel, Phases, Tensors, Trained, loop
 from tasks.optimizers import FirstState
 from tasks.stacking import GROUP, stacked
-from tasks.tensors import FlatFunction, aligned_zeros, lent, read_only
+from tasks.tensors import aligned_zeros
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,7 @@ class StackedModel:
 
     def train(self, weights: Tensors, learning_rate: float, jobs: Sequence[Job]) -> list[Trained]:
         """Train up to `GROUP` clients of one width."""
-        trained, sums = self.program(jobs[0].width).train(weights, learning_rate, jobs)
-        arrays = [read_only(weight) for weight in trained]
+        arrays, sums = self.program(jobs[0].width).train(weights, learning_rate, jobs)
         shapes = [tuple(spec.shape) for spec in self.weight_specs]
         return [
             ([array[place].reshape(shape) for array, shape in zip(arrays, shapes, strict=True)], sums[place])
@@ -119,43 +118,18 @@ class StackedProgram:
         x, y = aligned_zeros((steps, GROUP, width, *shape), np.float32), aligned_zeros((steps, GROUP, width), np.int32)
         self._counts = aligned_zeros((steps, GROUP), np.int32)
         self._places = [Buffers(x[:, place], y[:, place], self._counts[:, place]) for place in range(GROUP)]
-        self._steps, self._rate = aligned_zeros((), np.int32), aligned_zeros((), np.float32)
-        self._run_lent = [lent(array) for array in (x, y, self._counts, self._steps)]
-        self._rate_lent = lent(self._rate)
-        batches = [tf.TensorSpec(t.shape, t.dtype) for t in self._run_lent]
-        begin = [tf.TensorSpec((), tf.float32), *model.weight_specs]
-        run = tf.function(self._run, input_signature=batches, jit_compile=True, autograph=False)
+        self._rate = aligned_zeros((), np.float32)
+        self._phases = Phases(model, self._run, [self._rate], [x, y, self._counts], model.weight_specs, with_xla=True)
 
-        def whole(*arguments: tf.Tensor) -> list[tf.Tensor]:
-            model.begin(*arguments[4:])
-            sums = run(*arguments[:4])
-            return [sums, *model.end()]
-
-        self._whole = FlatFunction(whole, [*batches, *begin])
-        self._parts = functools.cache(
-            lambda: (FlatFunction(model.begin, begin), FlatFunction(run, batches), FlatFunction(model.end, []))
-        )
-
-    def train(self, weights: Tensors, learning_rate: float, jobs: Sequence[Job]) -> tuple[list[tf.Tensor], np.ndarray]:
+    def train(self, weights: Tensors, learning_rate: float, jobs: Sequence[Job]) -> Trained:
         """Return the stacked weights, and the sums of losses and of hits of each place, [GROUP, 2]."""
         self._rate[...] = learning_rate
-        if self._fill(jobs) == max(job.steps for job in jobs):
-            sums, *trained = self._whole(*self._run_lent, self._rate_lent, *weights)
-            return trained, sums.numpy()
-        begin, run, end = self._parts()
-        begin(self._rate_lent, *weights)
-        total = np.zeros((GROUP, 2))
-        while self._steps:
-            total += run(*self._run_lent)[0].numpy()
-            self._fill(jobs)
-        return end(), total
+        return self._phases.train(weights, lambda: self._fill(jobs), max(job.steps for job in jobs))
 
     def _fill(self, jobs: Sequence[Job]) -> int:
         """Put the next batches of all there and return how many steps they are; who has none left has counts of 0."""
         self._counts[...] = 0
-        filled = max(job.batches.fill(place) for job, place in zip(jobs, self._places, strict=False))
-        self._steps[...] = filled
-        return filled
+        return max(job.batches.fill(place) for job, place in zip(jobs, self._places, strict=False))
 
     def _run(self, x: tf.Tensor, y: tf.Tensor, counts: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
         def body(index: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
