@@ -31,18 +31,18 @@ from simulation.pool import WorkerPool
 from tests.simulation.toy_runs import on, train
 placed = place(cluster.machines(), Wish(), Footprint())
 pool = WorkerPool(placed, cluster.WORKER_ENVIRONMENT, shared_memory=sys.argv[1] == "shared")
-grid = on(pool, {"sleep": 0.05})
+grid = on(pool, {"sleep": 0.2})
 
 def ready(count):
     for _ in range(600):
-        grid.next_arrivals(["nothing"], 0.1)
+        pool.wait(0.1)  # the processes of a lost machine live on until they notice, which may take a second
         if (found := sum(worker.ready for worker in pool.workers)) == count:
             break
     return found
 
 counts = [ready(2)]
 lose = threading.Timer(0.2, lambda: machines.remove_node(second, allow_graceful=False))
-lose.start()  # in the first round, whose 12 clients take 0.05 s each on two workers
+lose.start()  # in the first round, whose 12 clients take 0.2 s each on two workers
 digest, records = train(grid, rounds=3, clients_per_message=1)
 lose.join()
 counts.append(ready(1))
