@@ -8,6 +8,7 @@ from strategies.admission import Limits
 from strategies.composition import Composition
 from strategies.terms import RoundRules
 from tasks.datasets import DataSpec
+from tasks.local_training import LocalTraining
 from tasks.partition import Partition
 from tasks.schedules import LearningRate
 
@@ -29,6 +30,18 @@ def data_spec(config: RunConfig) -> DataSpec:
         test_fraction=config.test_fraction,
         client_test_fraction=config.client_test_fraction,
         seed=config.seed,
+    )
+
+
+def local_training(config: RunConfig) -> LocalTraining:
+    """Return how much a client trains in a round, and with which optimizer."""
+    return LocalTraining(
+        batch_size=config.batch_size,
+        epochs=config.local_epochs,
+        steps=config.local_steps,
+        optimizer=config.client_optimizer,
+        optimizer_args=config.client_optimizer_args,
+        full_training_examples=config.full_training_examples,
     )
 
 

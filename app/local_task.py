@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from app.compose import local_training
 from app.config import RunConfig
 from tasks.datasets import DataSpec
 from tasks.task import Task, TaskSpec, load_task
-from tasks.training import LocalTraining
 
 
 def local_task(config: RunConfig, data: DataSpec) -> Task:
@@ -13,12 +13,4 @@ def local_task(config: RunConfig, data: DataSpec) -> Task:
 
     Raises TaskError where data, model and optimizer do not go together.
     """
-    training = LocalTraining(
-        batch_size=config.batch_size,
-        epochs=config.local_epochs,
-        steps=config.local_steps,
-        optimizer=config.client_optimizer,
-        optimizer_args=config.client_optimizer_args,
-        full_training_examples=config.full_training_examples,
-    )
-    return load_task(TaskSpec(data, config.model, training, config.seed))
+    return load_task(TaskSpec(data, config.model, local_training(config), config.seed))

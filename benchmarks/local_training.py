@@ -27,7 +27,8 @@ import numpy as np
 from benchmarks import bare_tensorflow
 from benchmarks.workloads import learnable_images
 from tasks.data import Examples
-from tasks.training import LocalTraining, Trainer, trainer, use_one_thread
+from tasks.local_training import LocalTraining
+from tasks.training import Trainer, trainer, use_one_thread
 
 Weights = Sequence[np.ndarray]
 Train = Callable[[Weights, Sequence[Examples]], Iterable[Weights]]

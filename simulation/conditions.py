@@ -8,14 +8,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from app.compose import local_training
 from app.config import RunConfig
 from app.user_paths import user_path
 from app.world_keys import device_classes, regions
 from simulation.availability import Availability, ByChance
-from simulation.devices import Devices, Workload
+from simulation.devices import Devices
 from simulation.draws import Crowd, Draws, Floats, Keys, uniforms
 from simulation.fates import Work
 from simulation.trace import read_trace
+from tasks.local_training import LocalTraining
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Conditions:
     draws: Draws
     devices: Devices = field(default_factory=Devices)
     availability: Availability = field(default_factory=ByChance)
-    workload: Workload = field(default_factory=lambda: Workload(1))
+    training: LocalTraining = field(default_factory=lambda: LocalTraining(1))
     dropout: float = 0.0
     patience: float = math.inf
     partial: bool = False
@@ -50,7 +52,7 @@ class Conditions:
             draws,
             devices,
             _availability(config, draws, devices),
-            Workload(config.batch_size, config.local_epochs, config.local_steps, config.full_training_examples),
+            local_training(config),
             config.dropout,
             config.round_timeout,
             config.stragglers == "partial",
@@ -62,7 +64,8 @@ class Conditions:
         ``seeds`` [clients] are those of the request: what one drops out of has nothing to do with the next.
         """
         crowd = self.draws.crowd(clients)
-        compute = self.devices.compute_seconds(crowd, self.workload.examples_seen(examples))
+        seen = np.array([self.training.examples_seen(own) for own in examples.tolist()])
+        compute = self.devices.compute_seconds(crowd, seen)
         network = self.devices.network_seconds(crowd, 2 * model_bytes)
         lost = self._lost(crowd, seeds, compute + network, now)
         return Work(compute, network, lost, uniforms(seeds, "rank"))

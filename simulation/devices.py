@@ -31,25 +31,6 @@ MEGABITS_PER_BYTE = 8 / 1e6
 
 
 @dataclass(frozen=True)
-class Workload:
-    """How much a client trains in a round, as the keys of local training say."""
-
-    batch_size: int
-    epochs: int = 1
-    steps: int = 0
-    full_training_examples: int = 0
-
-    def examples_seen(self, examples: Floats) -> Floats:
-        """Return how many examples clients with so many of their own go through: their steps x a step's average."""
-        full = self.full_training_examples
-        part = np.minimum(1.0, examples / full) if full else np.ones_like(examples)
-        steps_per_epoch = np.maximum(1, np.ceil(examples / self.batch_size))
-        if self.steps:
-            return np.maximum(1, np.rint(self.steps * part)) * examples / steps_per_epoch
-        return np.maximum(1, np.rint(self.epochs * part)) * examples
-
-
-@dataclass(frozen=True)
 class Devices:
     """The devices of a run. Times in simulated seconds, speeds in megabits per second, spreads are log-normal sigmas.
 

@@ -9,8 +9,9 @@ import keras
 
 from tasks.data import FederatedData
 from tasks.datasets import DataSpec, kept_data
+from tasks.local_training import LocalTraining
 from tasks.models import build_model
-from tasks.training import LocalTraining, Trainer, trainer
+from tasks.training import Trainer, trainer
 
 
 @dataclass(frozen=True)

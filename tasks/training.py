@@ -24,6 +24,7 @@ from tasks.batches import (
 from tasks.compiled import CompiledModel, Tensors, Trained
 from tasks.data import ClientData, Examples, Stream
 from tasks.errors import TaskError
+from tasks.local_training import LocalTraining
 from tasks.models import build_model, check_fit
 from tasks.objective import objective_for
 from tasks.optimizers import make_optimizer
@@ -33,39 +34,6 @@ from tasks.together import Job, StackedModel, groups
 
 EVALUATION_BATCH_SIZE = 500
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class LocalTraining:
-    """How a client trains. The learning rate comes with each call, so that it can follow a schedule over the rounds.
-
-    ``steps`` > 0 means exactly so many steps, through as many epochs as that takes; 0 means ``epochs`` epochs. Clients
-    with fewer than ``full_training_examples`` examples do proportionally fewer epochs (or steps), at least one.
-    """
-
-    batch_size: int
-    epochs: int = 1
-    steps: int = 0
-    optimizer: str = "sgd"
-    optimizer_args: str = ""
-    full_training_examples: int = 0
-
-    def __post_init__(self) -> None:
-        for key, value, least in (
-            ("batch-size", self.batch_size, 1),
-            ("local-epochs", self.epochs, 1),
-            ("local-steps", self.steps, 0),
-            ("full-training-examples", self.full_training_examples, 0),
-        ):
-            if value < least:
-                raise TaskError(f"{key}={value} is too small: it must be at least {least}.")
-
-    def steps_for(self, num_examples: int) -> int:
-        """Return how many steps a client with so many examples does."""
-        share = min(1.0, num_examples / self.full_training_examples) if self.full_training_examples else 1.0
-        if self.steps:
-            return max(1, round(self.steps * share))
-        return max(1, round(self.epochs * share)) * math.ceil(num_examples / self.batch_size)
 
 
 @dataclass(frozen=True)

@@ -10,44 +10,11 @@ import pytest
 from scipy import stats
 
 from app.world_keys import device_classes, regions
-from simulation.devices import Devices, Workload
+from simulation.devices import Devices
 from simulation.draws import Draws
 
 ALMOST_IMPOSSIBLE = 1e-6
 CROWD = Draws(4).crowd([str(number) for number in range(20_000)])
-
-
-def seen(examples: float, **keys: int) -> float:
-    return float(Workload(**keys).examples_seen(np.array([float(examples)]))[0])
-
-
-@pytest.mark.parametrize(
-    ("examples", "keys", "expected"),
-    [
-        (45, {"batch_size": 20}, 45),
-        (45, {"batch_size": 20, "epochs": 3}, 135),
-        (40, {"batch_size": 20, "steps": 7}, 140),
-        (45, {"batch_size": 20, "steps": 6}, 90),  # two epochs of 20 + 20 + 5
-        (10, {"batch_size": 20, "steps": 4}, 40),  # four batches, each of all there is
-        (50, {"batch_size": 10, "epochs": 4, "full_training_examples": 100}, 100),
-        (10, {"batch_size": 10, "epochs": 4, "full_training_examples": 1000}, 10),
-        (200, {"batch_size": 10, "epochs": 4, "full_training_examples": 100}, 800),
-        (50, {"batch_size": 10, "steps": 8, "full_training_examples": 100}, 40),
-    ],
-)
-def test_the_examples_that_a_client_goes_through(examples: float, keys: dict[str, int], expected: float) -> None:
-    assert seen(examples, **keys) == expected
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("keys", [{"epochs": 3}, {"steps": 5}, {"epochs": 3, "full_training_examples": 64}])
-def test_the_steps_are_those_of_local_training(keys: dict[str, int]) -> None:
-    from tasks.training import LocalTraining
-
-    for examples in (1, 7, 8, 9, 31, 32, 33, 64, 100):
-        steps = LocalTraining(batch_size=8, **keys).steps_for(examples)
-        per_step = examples / -(-examples // 8)
-        assert seen(examples, batch_size=8, **keys) == pytest.approx(steps * per_step)
 
 
 def test_times_without_spread_are_products() -> None:

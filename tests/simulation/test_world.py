@@ -16,7 +16,7 @@ from app.config import RunConfig
 from app.errors import UserError
 from app.world_keys import device_classes, regions
 from simulation.availability import SLOT_SECONDS, ByChance
-from simulation.devices import Devices, Workload
+from simulation.devices import Devices
 from simulation.draws import Draws
 from simulation.inline import InlineGrid
 from simulation.trace import Trace
@@ -26,6 +26,7 @@ from strategies.census import Census
 from strategies.clock import World
 from strategies.errors import StrategyError
 from strategies.exchange import ArrivalGrid
+from tasks.local_training import LocalTraining
 from tests.simulation.worlds import A_SECOND_FOR_TEN, BackwardsGrid, conditions, run, told, world
 from tests.strategies import toy_federation as toy
 
@@ -63,7 +64,7 @@ def test_network_time_is_that_of_the_model_down_and_up() -> None:
 
 def test_more_work_takes_longer() -> None:
     _, (record,) = run(
-        world(conditions(devices=A_SECOND_FOR_TEN, workload=Workload(batch_size=10, epochs=5))), rounds=1
+        world(conditions(devices=A_SECOND_FOR_TEN, training=LocalTraining(batch_size=10, epochs=5))), rounds=1
     )
     assert record.simulated_seconds == pytest.approx(30)
 
@@ -285,7 +286,7 @@ def arrivals(grid: WorldGrid, asked: dict[str, str], timeout: float = 100.0) -> 
 
 def test_replies_come_at_their_simulated_times_and_those_of_one_instant_together() -> None:
     constant = Devices(example_seconds=0.1)
-    grid = world(conditions(devices=constant, workload=Workload(batch_size=100, steps=1)), grid=BackwardsGrid)
+    grid = world(conditions(devices=constant, training=LocalTraining(batch_size=100, steps=1)), grid=BackwardsGrid)
     asked = pushed(grid, "3", "0", "1")
     assert [(arrivals(grid, asked), grid.now()) for _ in range(3)] == [
         (["0"], pytest.approx(1)),
@@ -374,7 +375,7 @@ def test_every_key_of_the_world_reaches_it(tmp_path: Path) -> None:
     devices = Devices(device_classes("slow:0.5:2"), regions("here:1:2"), 0.5, 0.3, 4.0, 0.2)
     assert (made.draws, made.devices, made.availability) == (Draws(5), devices, ByChance(0.7, 0.4, devices))
     assert (made.dropout, made.patience, made.partial) == (0.1, 99.0, True)
-    assert made.workload == Workload(7, 3, 0, 9)
+    assert made.training == LocalTraining(7, 3, 0, full_training_examples=9)
     file = tmp_path / "trace.csv"
     file.write_text("0,1,2\n")
     traced = world_grid(InlineGrid.of(toy.app(), 1), config(availability_trace=str(file), example_seconds=1.0))

@@ -10,7 +10,7 @@ from flwr.app import Message
 from flwr.clientapp import ClientApp
 
 from simulation.conditions import Conditions
-from simulation.devices import Devices, Workload
+from simulation.devices import Devices
 from simulation.draws import Draws
 from simulation.inline import InlineGrid
 from simulation.world import WorldGrid
@@ -18,6 +18,7 @@ from strategies import registry
 from strategies.fedbuff import strategy_class
 from strategies.records import RoundRecord
 from strategies.terms import RoundRules
+from tasks.local_training import LocalTraining
 from tests.strategies import toy_federation as toy
 
 A_SECOND_FOR_TEN = Devices(example_seconds=0.1)
@@ -26,7 +27,7 @@ A_SECOND_FOR_TEN = Devices(example_seconds=0.1)
 
 def conditions(seed: int = 7, **values: object) -> Conditions:
     """Conditions in which a client goes once through its examples."""
-    return Conditions(**{"draws": Draws(seed), "workload": Workload(batch_size=10), **values})  # type: ignore[arg-type]
+    return Conditions(**{"draws": Draws(seed), "training": LocalTraining(batch_size=10), **values})  # type: ignore[arg-type]
 
 
 @dataclass

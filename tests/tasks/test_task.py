@@ -9,9 +9,9 @@ import tasks.datasets
 from tasks.data import ClientData, Examples
 from tasks.datasets import DataSpec
 from tasks.errors import TaskError
+from tasks.local_training import LocalTraining
 from tasks.partition import Partition
 from tasks.task import TaskSpec, load_task
-from tasks.training import LocalTraining
 
 SPEC = TaskSpec(DataSpec("digits", Partition()), "cnn-small", LocalTraining(batch_size=10), seed=3)
 

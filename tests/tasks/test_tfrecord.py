@@ -20,9 +20,10 @@ from tasks.datasets.record_stream import BUFFER_BYTES, Cut
 from tasks.datasets.silo_files import DTYPES
 from tasks.datasets.tfrecord import SiloData, open_silos, write_silos
 from tasks.errors import TaskError
+from tasks.local_training import LocalTraining
 from tasks.models import build_model
 from tasks.partition import Partition
-from tasks.training import LocalTraining, trainer
+from tasks.training import trainer
 from tests.conftest import REPOSITORY
 
 CLASSES = 5

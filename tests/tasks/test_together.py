@@ -14,11 +14,12 @@ import tensorflow as tf
 
 from tasks.data import ClientData, Examples
 from tasks.errors import TaskError
+from tasks.local_training import LocalTraining
 from tasks.models import build_model
 from tasks.optimizers import make_optimizer
 from tasks.stacking import GROUP, trains_stacked
 from tasks.together import Job, groups
-from tasks.training import LocalTraining, Trainer, TrainResult, trainer
+from tasks.training import Trainer, TrainResult, trainer
 from tests.tasks.reference_loop import epochs_of_batches, reference_train
 from tests.tasks.streams import MemoryStream
 
@@ -270,7 +271,8 @@ def test_tiny_dense_models_take_groups(model, expected, monkeypatch):
 FRESH = """
 import numpy as np
 from tasks.data import Examples
-from tasks.training import LocalTraining, trainer, use_one_thread
+from tasks.local_training import LocalTraining
+from tasks.training import trainer, use_one_thread
 
 use_one_thread()
 own = trainer("logistic", (6,), 3, LocalTraining(8))

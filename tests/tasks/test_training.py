@@ -10,8 +10,9 @@ import pytest
 
 from tasks.data import Examples
 from tasks.errors import TaskError
+from tasks.local_training import LocalTraining
 from tasks.models import build_model
-from tasks.training import LocalTraining, trainer
+from tasks.training import trainer
 from tests.tasks.reference_loop import epochs_of_batches, loss_function, reference_train
 from tests.tasks.streams import MemoryStream
 
@@ -375,39 +376,6 @@ def test_threads_may_share_a_trainer():
         assert_same(got[seed], expected[seed])
 
 
-@pytest.mark.parametrize(
-    ("local", "n", "steps"),
-    [
-        (LocalTraining(batch_size=10, epochs=3), 25, 9),
-        (LocalTraining(batch_size=10, epochs=3), 1, 3),
-        (LocalTraining(batch_size=100, epochs=2), 25, 2),
-        (LocalTraining(batch_size=10, steps=4), 25, 4),
-        (LocalTraining(batch_size=10, steps=4), 1000, 4),
-        (LocalTraining(batch_size=10, epochs=10, full_training_examples=100), 200, 200),
-        (LocalTraining(batch_size=10, epochs=10, full_training_examples=100), 50, 25),
-        (LocalTraining(batch_size=10, epochs=10, full_training_examples=100), 1, 1),
-        (LocalTraining(batch_size=10, steps=40, full_training_examples=100), 25, 10),
-        (LocalTraining(batch_size=10, steps=40, full_training_examples=100), 1, 1),
-    ],
-)
-def test_number_of_steps(local, n, steps):
-    assert local.steps_for(n) == steps
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        ({"batch_size": 0}, "batch-size=0 is too small: it must be at least 1"),
-        ({"batch_size": 1, "epochs": 0}, "local-epochs=0"),
-        ({"batch_size": 1, "steps": -1}, "local-steps=-1"),
-        ({"batch_size": 1, "full_training_examples": -1}, "full-training-examples=-1"),
-    ],
-)
-def test_wrong_settings_are_refused_by_name(arguments, sentence):
-    with pytest.raises(TaskError, match=sentence):
-        LocalTraining(**arguments)
-
-
 def test_data_and_weights_that_do_not_fit_are_refused():
     own = trainer("mlp", SHAPE, 10, LocalTraining(batch_size=8))
     weights, data = start_weights("mlp"), examples(9)
@@ -443,8 +411,9 @@ ONE_THREAD = """
 import numpy as np
 import tensorflow as tf
 from tasks.data import Stream
+from tasks.local_training import LocalTraining
 from tasks.models import build_model
-from tasks.training import LocalTraining, trainer, use_one_thread
+from tasks.training import trainer, use_one_thread
 
 class Mapped(Stream):
     def __len__(self):
