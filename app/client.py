@@ -8,17 +8,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import Mod
 
 from app.config import RunConfig
 from app.errors import UserError
 from app.fingerprint import code_fingerprint, code_location, user_modules
-from app.hosting import Hosted, hosted_clients, is_simulated
+from app.hosting import Hosted, NodeConfig, hosted_clients, is_simulated
 from strategies import wire
 from strategies.client import asked_together, client_mods
 from strategies.describe import NodeDescription
@@ -31,19 +32,31 @@ if TYPE_CHECKING:
     from tasks.task import Task
     from tasks.training import EvalResult, TrainResult
 
-app = ClientApp()
 TOGETHER = 32  # clients whose data are loaded at a time where they train together
 
+Hosting = Callable[[RunConfig, NodeConfig], Hosted]
 
-@app.query("describe")
-def describe(message: Message, context: Context) -> Message:
+
+def client_app(hosting: Hosting = hosted_clients, *mods: Mod) -> ClientApp:
+    """Return a ClientApp whose nodes host the clients that ``hosting`` says; ``mods`` see each client's own update.
+
+    They stand between ``packing_mod`` and ``delta_mod``, around training only.
+    """
+    app = ClientApp()
+    app.query("describe")(functools.partial(describe, hosting=hosting))
+    app.train(mods=client_mods(*mods))(functools.partial(train, hosting=hosting))
+    app.evaluate(mods=client_mods())(functools.partial(evaluate, hosting=hosting))
+    return app
+
+
+def describe(message: Message, context: Context, hosting: Hosting) -> Message:
     """Say which clients this node hosts and which code it runs; what keeps it from taking part is said in words."""
     code = code_fingerprint(user_modules(context.run_config)), code_location()
     simulated = is_simulated(context.node_config)
     if simulated:
         _one_thread()
     try:
-        worker = _worker(context)
+        worker = _worker(context, hosting)
         hosted = worker.hosted
         shape, classes = list(hosted.data.input_shape), hosted.data.num_classes
         description = NodeDescription(
@@ -56,13 +69,12 @@ def describe(message: Message, context: Context) -> Message:
     return Message(description.to_content(), reply_to=message)
 
 
-@app.train(mods=client_mods())
-def train(message: Message, context: Context) -> Message:
+def train(message: Message, context: Context, hosting: Hosting) -> Message:
     """Train one client from the global weights."""
     _one_thread()
     config = wire.config_of(message)
     weights = wire.read_weights(wire.arrays_of(message.content, wire.ARRAYS))
-    result = _trained(_worker(context), weights.arrays, config)
+    result = _trained(_worker(context, hosting), weights.arrays, config)
     arrays = wire.array_record(dict(zip(weights.layout.names, result.weights, strict=True)))
     return Message(RecordDict({wire.ARRAYS: arrays, wire.METRICS: _metrics(result)}), reply_to=message)
 
@@ -105,12 +117,11 @@ def _train(
     return worker.task.trainer.train_together(weights, [data for _, data in asked], rate, seeds, shares)
 
 
-@app.evaluate(mods=client_mods())
-def evaluate(message: Message, context: Context) -> Message:
+def evaluate(message: Message, context: Context, hosting: Hosting) -> Message:
     """Evaluate the global weights on one client's own test part."""
     _one_thread()
     weights = wire.read_weights(wire.arrays_of(message.content, wire.ARRAYS))
-    worker = _worker(context)
+    worker = _worker(context, hosting)
     data = worker.hosted.test(str(wire.config_of(message)[wire.CLIENT]))
     result = worker.task.trainer.evaluate(weights.arrays, data)
     return Message(RecordDict({wire.METRICS: _metrics(result)}), reply_to=message)
@@ -146,11 +157,16 @@ def _one_thread() -> None:
     use_one_thread()
 
 
-def _worker(context: Context) -> Worker:
-    return _kept_worker(tuple(context.run_config.items()), tuple(context.node_config.items()))
+def _worker(context: Context, hosting: Hosting = hosted_clients) -> Worker:
+    return _kept_worker(hosting, tuple(context.run_config.items()), tuple(context.node_config.items()))
 
 
 @functools.lru_cache(maxsize=4)
-def _kept_worker(run_config: tuple[tuple[str, object], ...], node_config: tuple[tuple[str, object], ...]) -> Worker:
+def _kept_worker(
+    hosting: Hosting, run_config: tuple[tuple[str, object], ...], node_config: tuple[tuple[str, object], ...]
+) -> Worker:
     config = RunConfig.from_run_config(dict(run_config))
-    return Worker(config, hosted_clients(config, dict(node_config)))
+    return Worker(config, hosting(config, dict(node_config)))
+
+
+app = client_app()

@@ -63,9 +63,12 @@ def asked_together() -> Together:
     return _together.get() or Together()
 
 
-def client_mods() -> list[Mod]:
-    """Return the mods of a client, outermost first, to be passed to ``@app.train`` and ``@app.evaluate``."""
-    return [packing_mod, delta_mod]
+def client_mods(*more: Mod) -> list[Mod]:
+    """Return the mods of a client, outermost first, to be passed to ``@app.train`` and ``@app.evaluate``.
+
+    Those that are added see the message of a single client, and in its reply the flat update.
+    """
+    return [packing_mod, *more, delta_mod]
 
 
 @contextmanager
@@ -106,7 +109,7 @@ def packing_mod(message: Message, context: Context, call_next: ClientAppCallable
         return call_next(message, context)
     request = message.content
     pack = Pack.for_request(config)
-    with _named_together(config) as together:
+    with named_together(config) as together:
         for client, own in each_client(config):
             together.later.popleft()
             message.content = request.copy()  # of the mapping, not of what is in it
@@ -123,7 +126,7 @@ def packing_mod(message: Message, context: Context, call_next: ClientAppCallable
 
 
 @contextmanager
-def _named_together(config: ConfigRecord) -> Iterator[Together]:
+def named_together(config: ConfigRecord) -> Iterator[Together]:
     """Let `asked_together` say what the message holds, for what is called inside, in this thread.
 
     The settings are copies: what a mod or handler changes in its client's own does not change what was asked.

@@ -7,9 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp.typing import ClientAppCallable
 from flwr.supercore.task_identity import TaskIdentity
 
 import app.client
+from app.hosting import hosted_clients
 from strategies import wire
 from tasks.errors import TaskError
 
@@ -62,7 +64,7 @@ def trainer(monkeypatch: pytest.MonkeyPatch) -> FakeTrainer:
 
     hosted = SimpleNamespace(train=train, test=lambda client: f"test {client}")
     worker = SimpleNamespace(hosted=hosted, task=SimpleNamespace(trainer=fake))
-    monkeypatch.setattr(app.client, "_worker", lambda context: worker)
+    monkeypatch.setattr(app.client, "_worker", lambda context, hosting: worker)
     monkeypatch.setattr(app.client, "_one_thread", lambda: None)
     TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1  # which Flower's messages ask for
     return fake
@@ -156,3 +158,20 @@ def test_what_a_mod_asks_of_one_client_alone_is_not_taken_from_a_group(
     ask("train", **pack(["a", "b", "c"]))
     assert trainer.groups == [["train a", "train b", "train c"], ["train b"]]
     assert trainer.calls[-1]["rate"] == (0.5 if changed == "config" else 0.1)
+
+
+def test_an_app_with_mods_of_its_own_shows_them_each_clients_update_of_training_only(trainer: FakeTrainer) -> None:
+    seen: list[tuple[object, list[float]]] = []
+
+    def spy(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        reply = call_next(message, context)
+        delta = wire.decode(wire.arrays_of(reply.content, wire.UPDATE)[wire.DELTA])
+        seen.append((wire.config_of(message)["client"], delta.tolist()))
+        return reply
+
+    client_app = app.client.client_app(hosted_clients, spy)
+    for kind in ("train", "evaluate"):
+        config = ConfigRecord({"clients": ["a", "b"], "seeds": [7, 8], "learning-rate": 0.1})
+        message = Message(RecordDict({"arrays": wire.array_record(START), "config": config}), 1, kind)
+        client_app(message, CONTEXT)
+    assert seen == [("a", [7.0] * 6), ("b", [8.0] * 6)]
