@@ -85,7 +85,12 @@ class RunConfig(BaseModel):
     strategy: str = _federation("fedavg", "how the updates become a new model")
     num_rounds: int = _federation(30, "rounds of training", ge=1, le=10**6)
     clients_per_round: int = _federation(10, "clients that train in a round; 0 = all", ge=0)
-    weighting: Literal["examples", "uniform"] = _federation("examples", "what a client's update weighs in the mean")
+    selection: str = _federation("", "how the clients of a round are drawn; empty = the strategy's own way, or uniform")
+    aggregator: str = _federation("", "what makes one update of many; empty = the strategy's own, or the mean")
+    weighting: Literal["auto", "examples", "uniform"] = _federation(
+        "auto", "what a client's update weighs; auto = by its examples in means, all the same in robust rules"
+    )
+    server_optimizer: str = _federation("", "how the server steps; empty = the strategy's own, or sgd")
     server_learning_rate: float = _federation(1.0, "of the server's step along the mean update", gt=0, le=1e3)
     clients_per_message: int = _federation(0, "clients packed in one message; 0 = all of a node's, 1 = unpacked", ge=0)
     over_selection: float = _federation(

@@ -12,18 +12,18 @@ if TYPE_CHECKING:
 WITHOUT_CLIENTS = ("digits", "mnist", "fashion-mnist", "cifar10")
 """Data sets in which nothing says whose an example is."""
 
-ONLY_WITH = {
-    "dirichlet-alpha": ("partition", ("dirichlet",)),
-    "classes-per-client": ("partition", ("pathological", "shards")),
-    "quantity-skew": ("partition", ("quantity",)),
-    "lr-decay-rate": ("lr-decay", ("exponential", "step")),
-    "lr-decay-rounds": ("lr-decay", ("step",)),
-    "buffer-size": ("strategy", ("fedbuff",)),
-    "concurrency": ("strategy", ("fedbuff",)),
-    "staleness-exponent": ("strategy", ("fedbuff",)),
-    "max-staleness": ("strategy", ("fedbuff",)),
+ONLY_WITH: dict[str, dict[str, tuple[str, ...]]] = {
+    "dirichlet-alpha": {"partition": ("dirichlet",)},
+    "classes-per-client": {"partition": ("pathological", "shards")},
+    "quantity-skew": {"partition": ("quantity",)},
+    "lr-decay-rate": {"lr-decay": ("exponential", "step")},
+    "lr-decay-rounds": {"lr-decay": ("step",)},
+    "buffer-size": {"strategy": ("fedbuff",)},
+    "concurrency": {"strategy": ("fedbuff",)},
+    "staleness-exponent": {"strategy": ("fedbuff",)},
+    "max-staleness": {"strategy": ("fedbuff",)},
 }
-"""Keys that do nothing unless another key has one of these values: changing them otherwise is a mistake."""
+"""Keys that do nothing unless one of the others has one of these values: changing them otherwise is a mistake."""
 
 
 def contradictions(config: RunConfig) -> list[str]:
@@ -37,12 +37,14 @@ def _idle_keys(config: RunConfig) -> Iterator[str]:
         key = field.alias or field_name
         if key not in ONLY_WITH:
             continue
-        other, values = ONLY_WITH[key]
-        actual, given = getattr(config, other.replace("-", "_")), getattr(config, field_name)
-        if given != field.default and actual not in values:
+        given = getattr(config, field_name)
+        actual = {other: getattr(config, other.replace("-", "_")) for other in ONLY_WITH[key]}
+        if given != field.default and not any(actual[other] in values for other, values in ONLY_WITH[key].items()):
+            idle = " and ".join(f"{other} '{value}'" for other, value in actual.items())
+            uses = (f"'{other}' to {' or '.join(map(repr, values))}" for other, values in ONLY_WITH[key].items())
             yield (
-                f"The key '{key}' is {given!r}, but does nothing with {other} '{actual}': "
-                f"leave it at {field.default!r} or set '{other}' to {' or '.join(map(repr, values))}."
+                f"The key '{key}' is {given!r}, but does nothing with {idle}: "
+                f"leave it at {field.default!r} or set {', or '.join(uses)}."
             )
 
 

@@ -68,6 +68,19 @@ def _strategy(value: str) -> None:
         _refuse(one_of(tuple(STRATEGIES), given=value))
 
 
+def _part(kind: str) -> Callable[[str], None]:
+    """Return the rule of a key that names a part of a strategy, or is empty."""
+
+    def rule(value: str) -> None:
+        from strategies import registry
+
+        parts: Mapping[str, object] = getattr(registry, kind)
+        if value and value not in parts:
+            _refuse(one_of(tuple(parts), "nothing", given=value))
+
+    return rule
+
+
 def _refuse(must_be: str) -> NoReturn:
     raise ValueError(must_be)
 
@@ -80,6 +93,9 @@ RULES: Mapping[str, Callable[[str], object]] = {
     "client_optimizer": _optimizer,
     "client_optimizer_args": _arguments,
     "strategy": _strategy,
+    "selection": _part("SAMPLERS"),
+    "aggregator": _part("AGGREGATORS"),
+    "server_optimizer": _part("SERVER_OPTIMIZERS"),
     "device_classes": device_classes,
     "regions": regions,
 }

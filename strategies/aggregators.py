@@ -8,16 +8,19 @@ single updates, says so in its guarantees, and never gets a partial sum.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from types import MappingProxyType
+from typing import Protocol, Self, runtime_checkable
 
 from strategies.errors import LayoutError, StrategyError
 from strategies.fixed_point import FixedPointSum
 from strategies.guarantees import Guarantees, Property
-from strategies.updates import FloatVector, PartialSum, Update
+from strategies.options import Options, weighting
+from strategies.updates import FloatVector, PartialSum, State, Update
 
-__all__ = ["Aggregator", "Fold", "Guarantees", "LinearFold", "Property", "WeightedMean"]
+__all__ = ["NOTHING", "Aggregator", "Fold", "Guarantees", "LinearFold", "Property", "WeightedMean"]
 
 WEIGHTINGS = ("examples", "uniform")
+NOTHING: State = MappingProxyType({})
 
 
 class Fold(Protocol):
@@ -31,6 +34,9 @@ class Fold(Protocol):
 
     def result(self) -> FloatVector:
         """Return the aggregated delta, float32 [size]; at least one update was taken in."""
+
+    def state(self) -> State:
+        """Return what to remember for the next round; asked after `result`, where the round counts."""
 
 
 @runtime_checkable
@@ -52,8 +58,17 @@ class Aggregator(Protocol):
     def weight_of(self, update: Update) -> float:
         """Return what the update counts under this rule (not what the client claims)."""
 
-    def start(self, size: int) -> Fold:
-        """Begin a round with flat vectors of this length."""
+    def shortfall(self, updates: int) -> str:
+        """Return, as a clause, why so few updates cannot be aggregated; "" where they can.
+
+        Asked before the first message with the size of a cohort, and in each round with the number of good updates.
+        """
+
+    def init(self, size: int) -> State:
+        """Return the state before the first round."""
+
+    def start(self, size: int, state: State = NOTHING) -> Fold:
+        """Begin a round with flat vectors of this length, from what was remembered."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +84,11 @@ class WeightedMean:
         if self.weighting not in WEIGHTINGS:
             raise StrategyError(f"The key 'weighting' is '{self.weighting}', but must be one of {list(WEIGHTINGS)}.")
 
+    @classmethod
+    def of(cls, options: Options) -> Self:
+        """Read the key 'weighting'."""
+        return cls(weighting(options, auto="examples"))
+
     @property
     def guarantees(self) -> Guarantees:
         """A weighted sum; with equal weights where they are uniform."""
@@ -79,7 +99,15 @@ class WeightedMean:
         """Return the claimed number of examples, or 1."""
         return 1.0 if self.weighting == "uniform" else update.weight
 
-    def start(self, size: int) -> LinearFold:
+    def shortfall(self, updates: int) -> str:
+        """Return nothing: one update will do."""
+        return ""
+
+    def init(self, size: int) -> State:
+        """Return no state."""
+        return NOTHING
+
+    def start(self, size: int, state: State = NOTHING) -> LinearFold:
         """Begin with a sum of zero."""
         return _MeanFold(self, FixedPointSum(size))
 
@@ -99,3 +127,6 @@ class _MeanFold:
 
     def result(self) -> FloatVector:
         return self.total.mean()
+
+    def state(self) -> State:
+        return NOTHING

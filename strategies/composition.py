@@ -1,11 +1,12 @@
-"""A strategy is a composition: sampler x codec x aggregator x privacy x server optimizer, at a pace.
+"""A strategy is a composition: sampler x objective x codec x aggregator x privacy x server optimizer, at a pace.
 
 Who calls what in a round (the order of DESIGN.md's picture; everything here is plain arrays):
 
     cohort  = sampler.sample(round, clients, seed)
-    config  = privacy.config(state)                               sent along with the weights
+    config  = objective.config(state), privacy.config(state)      sent along with the weights, and objective.arrays
     client:   delta -> privacy.clip -> codec.encode               mods around the app's own training
     server:   codec.decode -> admission -> privacy.clip -> fold.add (or fold.merge of a partial sum made the same way)
+              and what counts is shown to the objective's observation
     delta, state   = privacy.finish(fold, state, round)           noise and accounting, or just fold.result()
     weights, state = server_optimizer.step(weights, delta, state)
 
@@ -23,6 +24,7 @@ import numpy as np
 from strategies.aggregators import Aggregator, Fold
 from strategies.errors import LayoutError, StrategyError
 from strategies.guarantees import Guarantees, Property
+from strategies.local_objective import LocalObjective, PlainObjective
 from strategies.pace import Pace, Synchronous
 from strategies.samplers import Sampler
 from strategies.server_optimizers import ServerOptimizer
@@ -132,7 +134,7 @@ class NoPrivacy:
 
 ADVICE = {Property.EQUAL_WEIGHTS: "set the key 'weighting' to 'uniform'"}
 
-Part = Sampler | Codec | Aggregator | Privacy | ServerOptimizer | Pace
+Part = Sampler | LocalObjective | Codec | Aggregator | Privacy | ServerOptimizer | Pace
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,7 @@ class Composition:
     privacy: Privacy
     server_optimizer: ServerOptimizer
     pace: Pace = field(default_factory=Synchronous)
+    objective: LocalObjective = field(default_factory=PlainObjective)
 
     def __post_init__(self) -> None:
         for part in self.parts:
@@ -155,12 +158,15 @@ class Composition:
     @property
     def parts(self) -> tuple[Part, ...]:
         """The parts, in the order in which a round meets them; last the pace of the rounds themselves."""
-        return (self.sampler, self.codec, self.aggregator, self.privacy, self.server_optimizer, self.pace)
+        return (
+            *(self.sampler, self.objective, self.codec, self.aggregator, self.privacy),
+            *(self.server_optimizer, self.pace),
+        )
 
     @property
     def takes_partial_sums(self) -> bool:
         """Whether a node may send one sum for all its clients of a message: all that touches updates must agree."""
-        parts = (self.codec, self.aggregator, self.privacy, self.pace)
+        parts = (self.objective, self.codec, self.aggregator, self.privacy, self.pace)
         return all(Property.NODE_SUMS in part.guarantees.gives for part in parts)
 
     def _require(self, need: Property, part: Part) -> None:

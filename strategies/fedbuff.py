@@ -29,7 +29,6 @@ from flwr.serverapp.strategy import Result
 
 from strategies import wire
 from strategies.admission import Reason
-from strategies.aggregators import Fold
 from strategies.clock import World
 from strategies.composition import Composition
 from strategies.draws import Draws
@@ -40,6 +39,7 @@ from strategies.replies import Outcome, Rejection
 from strategies.requests import RequestWriter, bytes_of
 from strategies.rounds import RoundProgress, rate_of
 from strategies.slots import Flight, Origin, Slots
+from strategies.step_fold import StepFold
 from strategies.terms import RoundTerms
 from strategies.updates import Update
 
@@ -81,6 +81,9 @@ class BufferedStrategy(FederatedStrategy):
         self._draws = Draws(self.composition.sampler, self.seed)
         self._steps = 0
 
+    def _most_updates(self, clients: int) -> int:
+        return self._pace.buffer_size
+
     def _train(self, grid: Grid, number: int, result: Result, timeout: float, config: ConfigRecord) -> None:
         origin = self._origin(number, result.arrays, config)
         size = self._pace.buffer_size
@@ -88,26 +91,25 @@ class BufferedStrategy(FederatedStrategy):
             number, [], rate_of(origin.settings), size, simulated=isinstance(grid, World)
         )
         with progress.phase("train"):
-            fold = self._fill(grid, origin)
-            arrays, metrics = self._step(fold, origin.weights)
+            arrays, metrics = self._step(self._fill(grid, origin), origin.weights)
         self._steps += arrays is not None
         self._keep(number, result, arrays, metrics)
 
     def _origin(self, number: int, arrays: ArrayRecord, config: ConfigRecord) -> Origin:
         weights = self.model.weights_of(arrays)
-        terms = RoundTerms.of(self.composition, self.rules, self._pace.buffer_size, self.model.privacy_state)
+        terms = RoundTerms.of(self.composition, self.rules, self._pace.buffer_size, self.model.states)
         settings = {**config, **self.round_config(number), **terms.settings(), BASE_VERSION: self._steps}
-        return Origin(self._steps, arrays, weights, terms, settings, wire.ByteCounter(arrays))
+        return Origin(self._steps, arrays, weights, terms, settings, terms.beside(), wire.ByteCounter(arrays))
 
-    def _fill(self, grid: Grid, origin: Origin) -> Fold:
+    def _fill(self, grid: Grid, origin: Origin) -> StepFold:
         """Take what arrives until the buffer is full, the time is over, or nothing good is to be hoped for."""
-        fold = self.composition.aggregator.start(origin.weights.layout.size)
+        step = origin.terms.start(origin.settings, origin.weights.layout.size)
         progress, slots = self._progress, self._slots
         until = math.inf
         hopeless = PATIENCE * max(self._pace.concurrency, self._pace.buffer_size)
         while not progress.complete and progress.rejected.total() < hopeless:
             if slots.finished:
-                self._take(*slots.finished.popleft(), fold)
+                self._take(*slots.finished.popleft(), step)
                 continue
             self._refill(grid, origin)
             # Time counts from the first who begin with the step, so that they are late at its end.
@@ -117,7 +119,7 @@ class BufferedStrategy(FederatedStrategy):
             slots.wait(until)
             if not slots.finished and slots.clock() >= until:
                 break
-        return fold
+        return step
 
     def _refill(self, grid: Grid, origin: Origin) -> None:
         """Let others begin in the place of those that are back."""
@@ -140,22 +142,23 @@ class BufferedStrategy(FederatedStrategy):
     def _request(self, flight: Flight, cohort: int) -> Message:
         """Write to one client; the cohort it was drawn in stands for the round, as its seed must differ every time."""
         origin = flight.origin
-        writer = RequestWriter("train", cohort, self.seed, origin.record, origin.settings, self._timeout + GRACE)
+        timeout = self._timeout + GRACE
+        writer = RequestWriter("train", cohort, self.seed, origin.record, origin.settings, origin.beside, timeout)
         message = writer.write(flight.node, [flight.client])
         before = origin.bytes_down.total
         origin.bytes_down.add(message)
         self._progress.bytes_down += origin.bytes_down.total - before
         return message
 
-    def _take(self, flight: Flight, reply: Message | None, fold: Fold) -> None:
-        progress, aggregator = self._progress, self.composition.aggregator
+    def _take(self, flight: Flight, reply: Message | None, step: StepFold) -> None:
+        progress = self._progress
         progress.cohort.append(flight.client)
         progress.bytes_up += 0 if reply is None else bytes_of(reply)
         missed = self._steps - flight.origin.steps
         with progress.phase("aggregate"):
             for outcome in flight.read(reply):
                 counted = len(progress.counted)
-                progress.take(self._aged(outcome, missed), aggregator, fold)
+                progress.take(self._aged(outcome, missed), step)
                 progress.staleness.extend([missed] * (len(progress.counted) - counted))
 
     def _aged(self, outcome: Outcome, missed: int) -> Outcome:

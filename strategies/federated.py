@@ -19,7 +19,6 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from strategies import wire
-from strategies.aggregators import Fold
 from strategies.census import Census
 from strategies.clock import World, await_online, simulated_seconds
 from strategies.composition import Composition
@@ -28,11 +27,12 @@ from strategies.evaluation import gather
 from strategies.pace import Pace, Synchronous
 from strategies.population import Population
 from strategies.records import ClientScores, RoundRecord
-from strategies.requests import Correspondence, RequestWriter, packs_for
+from strategies.requests import NOTHING, Correspondence, RequestWriter, packs_for
 from strategies.rounds import RoundInFlight, RoundProgress, rate_of
 from strategies.samplers import draw
 from strategies.seeding import generator
 from strategies.server_model import ServerModel
+from strategies.step_fold import StepFold
 from strategies.terms import RoundRules, RoundTerms, due
 
 logger = logging.getLogger(__name__)
@@ -126,15 +126,16 @@ class FederatedStrategy(Strategy):
         sampler = self.composition.sampler
         cohort = sampler.sample(server_round, await_online(grid, population), self.seed)
         weights = self.model.weights_of(arrays)
-        terms = RoundTerms.of(self.composition, self.rules, len(cohort), self.model.privacy_state, sampler.goal)
+        terms = RoundTerms.of(self.composition, self.rules, len(cohort), self.model.states, sampler.goal)
         settings = {**config, **self.round_config(server_round), **terms.settings()}
         # A world picks the first to finish itself, and says what became of the others: they are waited for.
         simulated = isinstance(grid, World)
         goal = 0 if simulated else sampler.goal
         rate, clients = rate_of(settings), len(population)
         progress = self._progress = RoundProgress(server_round, cohort, rate, goal, clients, simulated)
-        messages = self._write("train", server_round, arrays, grid, cohort, settings)
-        self._round = RoundInFlight(progress, weights, terms, population.described(cohort), self._letters)
+        messages = self._write("train", server_round, arrays, grid, cohort, settings, terms.beside())
+        described = population.described(cohort)
+        self._round = RoundInFlight(progress, weights, terms, settings, described, self._letters)
         return messages
 
     def aggregate_train(
@@ -214,26 +215,34 @@ class FederatedStrategy(Strategy):
         grid: Grid,
         clients: Sequence[str],
         settings: Mapping[str, ConfigRecordValues],
+        beside: Mapping[str, ArrayRecord] = NOTHING,
     ) -> list[Message]:
-        writer = RequestWriter(kind, number, self.seed, arrays, settings, self._timeout + GRACE)
+        writer = RequestWriter(kind, number, self.seed, arrays, settings, beside, self._timeout + GRACE)
         packs = packs_for(grid, self._census(grid).population(), clients, self.rules.clients_per_message)
         self._letters = Correspondence(arrays, [(writer.write(node, pack), pack) for node, pack in packs])
         return self._letters.messages
 
-    def _step(self, fold: Fold, weights: wire.GlobalWeights) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Move the weights by what was folded, unless it is too little or the numbers would not stay finite."""
+    def _step(self, taken: StepFold, weights: wire.GlobalWeights) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Move the weights by what was taken in, unless it is too little or the numbers would not stay finite."""
         progress = self._progress
-        if why := progress.shortfall(self.rules.min_replies):
+        if why := progress.shortfall(self.rules.min_replies, self.composition.aggregator):
             return progress.skip(why)
         with progress.phase("aggregate"):
-            arrays = self.model.step(fold, weights, progress.round)
+            arrays = self.model.step(taken, weights, progress.round, progress.population)
         if arrays is None:
             return progress.skip("the server's step would make weights that are not finite ('server-learning-rate')")
         return arrays, MetricRecord(dict(progress.train_metrics()))
 
     def _begin(self, grid: Grid) -> None:
         """Prepare a run; raises StrategyError where the strategy cannot run on these clients."""
-        self.composition.sampler.check(len(self._census(grid).population()))
+        clients = len(self._census(grid).population())
+        self.composition.sampler.check(clients)
+        if why := self.composition.aggregator.shortfall(self._most_updates(clients)):
+            raise StrategyError(f"The strategy '{self.composition.name}' cannot run: {why}.")
+
+    def _most_updates(self, clients: int) -> int:
+        """Return how many updates a step can have at most, of a population of so many clients."""
+        return self.composition.sampler.cohort_size(clients)
 
     def _population(self, grid: Grid) -> Population:
         census = self._census(grid)

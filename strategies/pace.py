@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 from strategies.errors import StrategyError
 from strategies.guarantees import Guarantees, Property
+from strategies.options import Options, integer, number
 
 
 class Pace(Protocol):
@@ -26,10 +27,15 @@ class Pace(Protocol):
 class Synchronous:
     """In rounds: all clients of a cohort begin from the same model, and the server steps once with their updates."""
 
+    @classmethod
+    def of(cls, options: Options) -> Self:
+        """Read nothing."""
+        return cls()
+
     @property
     def guarantees(self) -> Guarantees:
-        """Updates of equal age, which may be added up anywhere."""
-        return Guarantees(gives=frozenset({Property.NODE_SUMS}))
+        """Updates of equal age, which may be added up anywhere, of clients that begin from one model."""
+        return Guarantees(gives=frozenset({Property.NODE_SUMS, Property.COMMON_START}))
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,16 @@ class Buffered:
             raise StrategyError(f"The key 'staleness-exponent' is {self.staleness_exponent}, but must be 0 or more.")
         if self.max_staleness < 0:
             raise StrategyError(f"The key 'max-staleness' is {self.max_staleness}, but must be 0 (no limit) or more.")
+
+    @classmethod
+    def of(cls, options: Options) -> Self:
+        """Read the keys; as many clients train at any time as FedAvg would ask in a round, where 'concurrency' is 0."""
+        return cls(
+            integer(options, "buffer-size", 10),
+            integer(options, "concurrency", 0) or integer(options, "clients-per-round", 0),
+            number(options, "staleness-exponent", 0.5),
+            integer(options, "max-staleness", 0),
+        )
 
     @property
     def guarantees(self) -> Guarantees:

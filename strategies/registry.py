@@ -1,20 +1,49 @@
-"""The strategies by name: each a few lines that put its parts together from the keys of a run config."""
+"""The strategies by name, and the parts that they and the keys of a run config name.
+
+A strategy names the parts that make it what it is; all others are those that the run config chooses ('selection',
+'aggregator', 'server-optimizer'), or FedAvg's (McMahan et al., "Communication-Efficient Learning of Deep Networks from
+Decentralized Data", 2017). Each part reads its own keys: a new one is a class with a classmethod ``of`` and a line
+here.
+"""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from typing import TypeVar
 
-from strategies.aggregators import WeightedMean
+from strategies.aggregators import Aggregator, WeightedMean
 from strategies.composition import Composition, Dense, NoPrivacy
 from strategies.errors import StrategyError
-from strategies.pace import Buffered
-from strategies.samplers import UniformSampler
-from strategies.server_optimizers import ServerSGD
+from strategies.local_objective import LocalObjective, PlainObjective
+from strategies.options import Options, text
+from strategies.pace import Buffered, Pace, Synchronous
+from strategies.samplers import Sampler, UniformSampler
+from strategies.server_optimizers import ServerOptimizer, ServerSGD
 
-Option = str | int | float | bool
-Options = Mapping[str, Option]
+SAMPLERS: dict[str, Callable[[Options], Sampler]] = {
+    "uniform": UniformSampler.of,
+}
+OBJECTIVES: dict[str, Callable[[Options], LocalObjective]] = {
+    "plain": PlainObjective.of,
+}
+AGGREGATORS: dict[str, Callable[[Options], Aggregator]] = {
+    "mean": WeightedMean.of,
+}
+SERVER_OPTIMIZERS: dict[str, Callable[[Options], ServerOptimizer]] = {
+    "sgd": ServerSGD.of,
+}
+PACES: dict[str, Callable[[Options], Pace]] = {
+    "synchronous": Synchronous.of,
+    "buffered": Buffered.of,
+}
+
+STRATEGIES: dict[str, Mapping[str, str]] = {
+    "fedavg": {},
+    "fedbuff": {"pace": "buffered"},
+}
+
+Part = TypeVar("Part")
 
 
 def build(name: str, options: Options) -> Composition:
@@ -23,66 +52,36 @@ def build(name: str, options: Options) -> Composition:
     Raises StrategyError for an unknown name, an option of the wrong type or out of bounds, or parts that do not go
     together.
     """
-    if name not in STRATEGIES:
-        close = difflib.get_close_matches(name.lower(), STRATEGIES, n=1)
-        hint = f": did you mean '{close[0]}'?" if close else "."
-        raise StrategyError(f"The key 'strategy' is '{name}', but must be one of {sorted(STRATEGIES)}{hint}")
-    return STRATEGIES[name](options)
+    named = _found("strategy", name, STRATEGIES)
 
+    def part(key: str, parts: Mapping[str, Callable[[Options], Part]], usual: str) -> Part:
+        chosen = text(options, key, "")
+        if chosen and key in named and chosen != named[key]:
+            raise StrategyError(
+                f"The key '{key}' is '{chosen}', but the strategy '{name}' is made of '{named[key]}': leave it empty, "
+                "or set 'strategy' to 'fedavg'."
+            )
+        return _found(key, named.get(key) or chosen or usual, parts)(options)
 
-def fedavg(options: Options) -> Composition:
-    """FedAvg: McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", 2017."""
     return Composition(
-        name="fedavg",
-        sampler=UniformSampler(integer(options, "clients-per-round", 0), number(options, "over-selection", 1.0)),
+        name=name,
+        sampler=part("selection", SAMPLERS, "uniform"),
+        objective=part("objective", OBJECTIVES, "plain"),
         codec=Dense(),
-        aggregator=WeightedMean(text(options, "weighting", "examples")),
+        aggregator=part("aggregator", AGGREGATORS, "mean"),
         privacy=NoPrivacy(),
-        server_optimizer=ServerSGD(number(options, "server-learning-rate", 1.0)),
+        server_optimizer=part("server-optimizer", SERVER_OPTIMIZERS, "sgd"),
+        pace=part("pace", PACES, "synchronous"),
     )
 
 
-def fedbuff(options: Options) -> Composition:
-    """FedBuff: Nguyen et al., "Federated Learning with Buffered Asynchronous Aggregation", 2022.
-
-    It waits for nobody, so that there is nothing to select more of; as many clients train at any time as FedAvg would
-    ask in a round, where ``concurrency`` is 0.
-    """
-    per_round = integer(options, "clients-per-round", 0)
-    pace = Buffered(
-        integer(options, "buffer-size", 10),
-        integer(options, "concurrency", 0) or per_round,
-        number(options, "staleness-exponent", 0.5),
-        integer(options, "max-staleness", 0),
-    )
-    return replace(fedavg(options), name="fedbuff", sampler=UniformSampler(per_round), pace=pace)
+Known = TypeVar("Known")
 
 
-def integer(options: Options, key: str, default: int) -> int:
-    """Return an option that must be a whole number."""
-    value = options.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise StrategyError(f"The key '{key}' is {value!r}, but must be a whole number.")
-    return value
-
-
-def number(options: Options, key: str, default: float) -> float:
-    """Return an option that must be a number; a whole one will do."""
-    value = options.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise StrategyError(f"The key '{key}' is {value!r}, but must be a number.")
-    return float(value)
-
-
-def text(options: Options, key: str, default: str) -> str:
-    """Return an option that must be a string."""
-    value = options.get(key, default)
-    if not isinstance(value, str):
-        raise StrategyError(f"The key '{key}' is {value!r}, but must be a string.")
-    return value
-
-
-STRATEGIES: dict[str, Callable[[Options], Composition]] = {
-    "fedavg": fedavg,
-    "fedbuff": fedbuff,
-}
+def _found(key: str, name: str, known: Mapping[str, Known]) -> Known:
+    """Return what a name stands for; raises StrategyError with the names that are near it."""
+    if name not in known:
+        close = difflib.get_close_matches(name.lower(), known, n=1)
+        hint = f": did you mean '{close[0]}'?" if close else "."
+        raise StrategyError(f"The key '{key}' is '{name}', but must be one of {sorted(known)}{hint}")
+    return known[name]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
 from flwr.app import ArrayRecord, ConfigRecord, ConfigRecordValues, Message, RecordDict
@@ -17,10 +18,13 @@ from strategies.seeding import child_seed
 
 logger = logging.getLogger(__name__)
 
+NOTHING: Mapping[str, ArrayRecord] = MappingProxyType({})
+
 
 @dataclass(frozen=True)
 class RequestWriter:
-    """Writes the messages of one kind ("train", "evaluate") of one round; all carry the same record of arrays.
+    """Writes the messages of one kind ("train", "evaluate") of one round; all carry the same
+    records of arrays: the weights and what is ``beside`` them.
 
     Each client gets a seed of its own, derived from (run seed, round, client, kind), so that what it does at random
     does not depend on the others, on the node or on the message it travels in.
@@ -31,6 +35,7 @@ class RequestWriter:
     seed: int
     arrays: ArrayRecord
     settings: Mapping[str, ConfigRecordValues]
+    beside: Mapping[str, ArrayRecord] = field(default_factory=dict)
     ttl: float | None = None
 
     def write(self, node: int, clients: Sequence[str]) -> Message:
@@ -41,7 +46,7 @@ class RequestWriter:
             wire.CLIENTS: list(clients),
             wire.SEEDS: [child_seed(self.seed, self.round, client, self.kind) for client in clients],
         }
-        content = RecordDict({wire.ARRAYS: self.arrays, wire.CONFIG: ConfigRecord(config)})
+        content = RecordDict({wire.ARRAYS: self.arrays, **self.beside, wire.CONFIG: ConfigRecord(config)})
         return Message(content, node, self.kind, ttl=self.ttl, group_id=str(self.round))
 
 

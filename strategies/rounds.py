@@ -11,20 +11,23 @@ from dataclasses import dataclass, field
 
 from flwr.app import ConfigRecordValues, Message
 
+from strategies import wire
 from strategies.admission import Reason
-from strategies.aggregators import Aggregator, Fold
+from strategies.aggregators import Aggregator
 from strategies.errors import LayoutError, StrategyError
 from strategies.records import ClientScores, RoundRecord
 from strategies.replies import Outcome, Rejection
 from strategies.requests import Correspondence
+from strategies.step_fold import Counted, StepFold
 from strategies.terms import RoundTerms
-from strategies.updates import PartialSum, Update, mean_metrics
+from strategies.updates import PartialSum, mean_metrics
 from strategies.wire import GlobalWeights
 
 logger = logging.getLogger(__name__)
 
 LOGGED_REJECTIONS = 3
 WAYS_OF_THE_WORLD = frozenset({Reason.DROPOUT, Reason.LATE})  # of a simulated one, which has decided so
+NO_MEANS = frozenset({wire.NUM_EXAMPLES, wire.STEPS})  # numbers of which a mean over clients says nothing
 NOBODY_CONNECTED = "no node with clients was connected"
 NOBODY_ONLINE = "no client is online, and none will ever be ('availability', 'availability-trace')"
 
@@ -44,7 +47,7 @@ class RoundProgress:
     goal: int = 0
     population: int = 0
     simulated: bool = False
-    counted: list[tuple[str, float, Mapping[str, float]]] = field(default_factory=list)
+    counted: list[Counted] = field(default_factory=list)
     rejected: Counter[str] = field(default_factory=Counter)
     staleness: list[int] = field(default_factory=list)  # steps of the server that each counted update has missed
     seconds: dict[str, float] = field(default_factory=dict)
@@ -61,11 +64,11 @@ class RoundProgress:
         """Whether as many updates count as the round needs; never, where it wants all it can get."""
         return 0 < self.goal <= len(self.counted)
 
-    def take(self, outcome: Outcome, aggregator: Aggregator, fold: Fold) -> None:
-        """Fold an update or a partial sum into the aggregate, or count a rejection.
+    def take(self, outcome: Outcome, step: StepFold) -> None:
+        """Take an update or a partial sum into the step, or count a rejection.
 
-        What the fold refuses (weights that are not the rule's, a sum out of range) is rejected too; a refusal changes
-        nothing in the fold. So is what comes to a complete round; a partial sum counts whole or not at all.
+        What the step refuses (weights that are not the rule's, a sum out of range) is rejected too; a refusal changes
+        nothing in it. So is what comes to a complete round; a partial sum counts whole or not at all.
         """
         if isinstance(outcome, Rejection):
             self.reject(outcome)
@@ -75,7 +78,7 @@ class RoundProgress:
             self._reject_all(clients, Reason.SURPLUS)
             return
         try:
-            self.counted.extend(_folded(outcome, aggregator, fold))
+            self.counted.extend(step.take(outcome))
         except (LayoutError, OverflowError) as error:
             reason = Reason(error.reason) if isinstance(error, LayoutError) else Reason.NORM
             self._reject_all(clients, reason, str(error))
@@ -98,11 +101,11 @@ class RoundProgress:
         for client in clients:
             self.reject(Rejection(client, reason, detail))
 
-    def shortfall(self, min_replies: int) -> str:
+    def shortfall(self, min_replies: int, aggregator: Aggregator) -> str:
         """Return why the round cannot count, "" where it can."""
         good, needed = len(self.counted), max(1, min_replies)
         if good >= needed:
-            return ""
+            return aggregator.shortfall(good)
         if not self.cohort:
             return NOBODY_ONLINE if self.population else NOBODY_CONNECTED
         return f"{good} of {len(self.cohort)} clients gave a good reply, but {needed} are needed ('min-replies')"
@@ -139,7 +142,7 @@ class RoundProgress:
     def train_metrics(self) -> dict[str, float]:
         """Return the means over the clients that count, weighted as in the aggregate."""
         rows = [(weight, metrics) for _, weight, metrics in self.counted]
-        return {name: value for name, value in mean_metrics(rows).items() if name != "num-examples"}
+        return {name: value for name, value in mean_metrics(rows).items() if name not in NO_MEANS}
 
     def record(self, central: Mapping[str, float] | None, federated: ClientScores | None) -> RoundRecord:
         """Close the round."""
@@ -165,45 +168,35 @@ class RoundProgress:
 class RoundInFlight:
     """A round whose requests are written: from which weights, on which terms, and what is known of it so far.
 
-    ``described`` are the numbers of examples that the clients of the cohort gave before.
+    ``settings`` are those that the clients were sent; ``described`` are the numbers of examples that the clients of the
+    cohort gave before.
     """
 
     progress: RoundProgress
     weights: GlobalWeights
     terms: RoundTerms
+    settings: Mapping[str, ConfigRecordValues]
     described: Mapping[str, int]
     letters: Correspondence
 
-    def fold(self, replies: Iterable[Message]) -> Fold:
-        """Fold the replies one by one as the iterable yields them, until all have come or the round is complete."""
-        progress, aggregator = self.progress, self.terms.composition.aggregator
-        fold = aggregator.start(self.weights.layout.size)
+    def fold(self, replies: Iterable[Message]) -> StepFold:
+        """Take the replies in one by one as the iterable yields them, until all have come or the round is complete."""
+        progress, step = self.progress, self.terms.start(self.settings, self.weights.layout.size)
         reader = self.terms.reader(self.weights, self.described)
         for reply, asked in self.letters.answered(replies):
             with progress.phase("aggregate"):
                 for outcome in reader.read(reply, asked):
-                    progress.take(outcome, aggregator, fold)
+                    progress.take(outcome, step)
             if progress.complete:
                 break
         progress.reject_unanswered(self.letters.unanswered())
-        return fold
+        return step
 
 
 def rate_of(settings: Mapping[str, ConfigRecordValues]) -> float | None:
     """Return the learning rate of a round, where its settings name one."""
     rate = settings.get("learning-rate")
     return float(rate) if isinstance(rate, int | float) else None
-
-
-def _folded(
-    outcome: Update | PartialSum, aggregator: Aggregator, fold: Fold
-) -> list[tuple[str, float, Mapping[str, float]]]:
-    """Fold what was admitted and return who counts for how much."""
-    if isinstance(outcome, PartialSum):
-        fold.merge(outcome)
-        return [(client, weight, outcome.metrics.get(client, {})) for client, weight in outcome.weights.items()]
-    fold.add(outcome)
-    return [(outcome.client, aggregator.weight_of(outcome), outcome.metrics)]
 
 
 def _spread(staleness: Sequence[int]) -> dict[str, float] | None:

@@ -8,25 +8,25 @@ import numpy as np
 from flwr.app import ArrayRecord
 
 from strategies import wire
-from strategies.aggregators import Fold
 from strategies.composition import Composition
 from strategies.layout import ModelLayout
-from strategies.updates import FloatVector, State
+from strategies.states import StrategyStates
+from strategies.step_fold import StepFold
+from strategies.updates import FloatVector
 
 FLOATS = frozenset({"float32", "float64"})  # which hold every float32 as it is
 
 
 @dataclass
 class ServerModel:
-    """The states of privacy and server optimizer, and the weights that were read or made last.
+    """The states of a strategy's parts, and the weights that were read or made last.
 
     These are kept as the record that is sent and as the flat vector that is stepped, so that a round need not read what
     the one before it has just written.
     """
 
     composition: Composition
-    privacy_state: State = field(default_factory=dict)
-    optimizer_state: State = field(default_factory=dict)
+    states: StrategyStates = field(default_factory=StrategyStates)
     _last: tuple[ArrayRecord, wire.GlobalWeights] | None = None
     _started: bool = False
 
@@ -36,18 +36,22 @@ class ServerModel:
             self._last = record, wire.read_weights(record)
         weights = self._last[1]
         if not self._started:
-            self.privacy_state = self.composition.privacy.init(weights.layout.size)
-            self.optimizer_state = self.composition.server_optimizer.init(weights.layout.size)
+            self.states = StrategyStates.first(self.composition, weights.layout.size)
             self._started = True
         return weights
 
-    def step(self, fold: Fold, weights: wire.GlobalWeights, round: int) -> ArrayRecord | None:
-        """Return the weights moved by what was folded; None, and nothing is changed, where they would not be finite."""
-        delta, privacy_state = self.composition.privacy.finish(fold, self.privacy_state, round)
-        flat, optimizer_state = self.composition.server_optimizer.step(weights.flat, delta, self.optimizer_state)
+    def step(self, taken: StepFold, weights: wire.GlobalWeights, round: int, population: int) -> ArrayRecord | None:
+        """Return the weights moved by the updates that were taken in.
+
+        None, and nothing is changed, where they would not be finite.
+        """
+        parts, states = self.composition, self.states
+        delta, privacy = parts.privacy.finish(taken.fold, states.privacy, round)
+        flat, server_optimizer = parts.server_optimizer.step(weights.flat, delta, states.server_optimizer)
         if not np.isfinite(flat).all():
             return None
-        self.privacy_state, self.optimizer_state = privacy_state, optimizer_state
+        objective, aggregator = taken.observation.state(population), taken.fold.state()
+        self.states = StrategyStates(objective, aggregator, privacy, server_optimizer)
         return self._record_of(weights.layout, flat)
 
     def _record_of(self, layout: ModelLayout, flat: FloatVector) -> ArrayRecord:

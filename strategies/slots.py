@@ -26,6 +26,7 @@ class Origin:
     weights: wire.GlobalWeights
     terms: RoundTerms
     settings: Mapping[str, ConfigRecordValues]
+    beside: Mapping[str, ArrayRecord]
     bytes_down: wire.ByteCounter
 
 

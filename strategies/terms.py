@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
-from flwr.app import ConfigRecordValues
+from flwr.app import ArrayRecord, ConfigRecordValues
 
 from strategies import wire
 from strategies.admission import Limits
@@ -13,7 +14,9 @@ from strategies.aggregators import WeightedMean
 from strategies.composition import Composition
 from strategies.fixed_point import MAX_WEIGHT, share
 from strategies.replies import ReplyReader
-from strategies.updates import State, Update
+from strategies.states import StrategyStates
+from strategies.step_fold import StepFold
+from strategies.updates import Update
 
 
 @dataclass(frozen=True)
@@ -42,25 +45,32 @@ def due(number: int, every: int, num_rounds: int) -> bool:
 
 @dataclass(frozen=True)
 class RoundTerms:
-    """What holds for the updates of one round: by which limits they are judged, how they are clipped and summed."""
+    """What holds for the updates of one round: by which limits they are judged, how they are clipped and summed.
+
+    ``states`` are those of the strategy when the round was begun.
+    """
 
     composition: Composition
     limits: Limits
-    privacy_config: Mapping[str, float]
+    states: StrategyStates
     deadline: float = 0.0
     goal: int = 0
 
     @classmethod
     def of(
-        cls, composition: Composition, rules: RoundRules, addends: int, privacy_state: State, goal: int = 0
+        cls, composition: Composition, rules: RoundRules, addends: int, states: StrategyStates, goal: int = 0
     ) -> RoundTerms:
         """Settle the terms of a step that adds up so many updates, of which ``goal`` are enough (0 = it wants all).
 
         No client may use up the range of the exact sum and so shut out the others.
         """
         limits = replace(rules.limits, max_contribution=share(max(1, addends)))
-        config = composition.privacy.config(privacy_state)
-        return cls(composition, limits, config, rules.round_deadline, goal)
+        return cls(composition, limits, states, rules.round_deadline, goal)
+
+    @cached_property
+    def privacy_config(self) -> Mapping[str, float]:
+        """How clients and server clip."""
+        return self.composition.privacy.config(self.states.privacy)
 
     def settings(self) -> dict[str, ConfigRecordValues]:
         """Return what the mods on the clients, and the world they live in, have to know."""
@@ -71,8 +81,18 @@ class RoundTerms:
             wire.DEADLINE: self.deadline,
             wire.GOAL: self.goal,
             **wire.limits_record(self.limits),
+            **self.composition.objective.config(self.states.objective),
             **{f"privacy-{key}": value for key, value in self.privacy_config.items()},
         }
+
+    def beside(self) -> dict[str, ArrayRecord]:
+        """Return the records that travel with the weights: the objective's vectors, each under its name."""
+        vectors = self.composition.objective.arrays(self.states.objective)
+        return {name: wire.array_record({wire.VECTOR: vector}) for name, vector in vectors.items()}
+
+    def start(self, settings: Mapping[str, ConfigRecordValues], size: int) -> StepFold:
+        """Begin to take in updates of flat vectors of this length; ``settings`` are those of the clients."""
+        return StepFold.start(self.composition, self.states, settings, size)
 
     def reader(self, weights: wire.GlobalWeights, described: Mapping[str, int]) -> ReplyReader:
         """Return what reads the replies; ``weights`` are those the clients start from.

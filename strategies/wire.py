@@ -40,9 +40,13 @@ SUMMED = "summed"
 PART = "part"  # whether a request is a part of a larger one, to which all its parts answer together
 SHARES, SHARE = "shares", "share"  # of its steps that each client is to do, in (0, 1]; 1 where nothing is said
 DEADLINE, GOAL = "deadline", "goal"  # simulated seconds a round may take, and good updates it needs; 0 = no limit, all
+RUN = "run"  # under which name clients keep their states
+COMMITTED, COMMITTED_ROUND = "committed", "committed-round"  # when a client's update counted last; 0 = never
 VERSION, REASONS, DETAILS = "version", "reasons", "details"
 
 NUM_EXAMPLES = "num-examples"
+STEPS = "steps"
+VECTOR = "vector"
 DELTA = "delta"
 
 Item = TypeVar("Item", str, int, float)
@@ -173,6 +177,14 @@ def one_line(text: str, length: int) -> str:
     """Return at most ``length`` characters of a text of another process, as one line that can be written anywhere."""
     written = text[:length].encode(errors="replace").decode()
     return " ".join("".join(c if c.isprintable() else " " for c in written).split())
+
+
+def text(record: ConfigRecord, key: str) -> str:
+    """Read a string, as sent by another process: anything else is malformed."""
+    value = record.get(key)
+    if not isinstance(value, str):
+        raise StrategyError(f"The key '{key}' of a message must hold a string, but holds a {type(value).__name__}.")
+    return value
 
 
 def text_list(record: ConfigRecord, key: str) -> list[str]:

@@ -88,7 +88,7 @@ RATE = "a number, above 0 and at most 1000"
         ("learning-rate", float("nan"), "nan", RATE),
         ("max-update-norm", float("inf"), "inf", "a number, at least 0"),
         ("test-fraction", 1.0, "1.0", "a number, at least 0 and below 1"),
-        ("weighting", "size", "'size'", "one of examples, uniform"),
+        ("weighting", "size", "'size'", "one of auto, examples, uniform"),
         ("model", 3, "3", "a string"),
         ("model", [1], "[1]", "a string"),
         ("runs-dir", " ", "' '", "the path of a folder"),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from strategies.aggregators import Fold, LinearFold, WeightedMean
+from strategies.aggregators import NOTHING, Fold, LinearFold, WeightedMean
 from strategies.composition import Codec, Composition, Dense, NoPrivacy, Privacy
 from strategies.errors import LayoutError, StrategyError
 from strategies.guarantees import Guarantees, Property
@@ -29,7 +29,13 @@ class Median:
     def weight_of(self, update: Update) -> float:
         return 1.0
 
-    def start(self, size: int) -> Fold:
+    def shortfall(self, updates: int) -> str:
+        return ""
+
+    def init(self, size: int) -> State:
+        return {}
+
+    def start(self, size: int, state: State = NOTHING) -> Fold:
         return MedianFold([])
 
 
@@ -45,6 +51,9 @@ class MedianFold:
 
     def result(self) -> FloatVector:
         return np.median(self.deltas, axis=0).astype(np.float32)
+
+    def state(self) -> State:
+        return {}
 
 
 @dataclass(frozen=True)
@@ -163,9 +172,9 @@ def test_differential_privacy_fits_the_same_seam() -> None:
     [
         (
             {"aggregator": Median(), "codec": Masks()},
-            "The strategy 'test' cannot combine Masks with UniformSampler, Median, NoPrivacy, ServerSGD, Synchronous: "
-            "Masks needs an aggregate that is a weighted sum of the updates, so that partial sums are enough, which "
-            "none of them gives; change the key 'strategy'.",
+            "The strategy 'test' cannot combine Masks with UniformSampler, PlainObjective, Median, NoPrivacy, "
+            "ServerSGD, Synchronous: Masks needs an aggregate that is a weighted sum of the updates, so that partial "
+            "sums are enough, which none of them gives; change the key 'strategy'.",
         ),
         (
             {"aggregator": Median(), "privacy": LocalSums()},
@@ -174,9 +183,9 @@ def test_differential_privacy_fits_the_same_seam() -> None:
         ),
         (
             {"aggregator": WeightedMean("examples"), "privacy": CountingDP()},
-            "The strategy 'test' cannot combine CountingDP with UniformSampler, Dense, WeightedMean, ServerSGD, "
-            "Synchronous: CountingDP needs every client to count the same, whatever it claims, which none of them "
-            "gives; set the key 'weighting' to 'uniform'.",
+            "The strategy 'test' cannot combine CountingDP with UniformSampler, PlainObjective, Dense, WeightedMean, "
+            "ServerSGD, Synchronous: CountingDP needs every client to count the same, whatever it claims, which none "
+            "of them gives; set the key 'weighting' to 'uniform'.",
         ),
     ],
 )

@@ -20,6 +20,7 @@ from strategies.composition import Composition
 from strategies.errors import StrategyError
 from strategies.fedbuff import PATIENCE, BufferedStrategy, strategy_class
 from strategies.federated import FederatedStrategy
+from strategies.options import Option
 from strategies.pace import Buffered
 from strategies.population import ClientInfo
 from strategies.records import RoundRecord
@@ -31,7 +32,7 @@ from tests.strategies.scripted_world import SIZE, Delta, ScriptedWorld, Start, e
 UP, LEFT = np.array([1, 0, 0.5], np.float32), np.array([0, 10, 0], np.float32)
 
 
-def fedbuff(**options: registry.Option) -> Composition:
+def fedbuff(**options: Option) -> Composition:
     return registry.build("fedbuff", {"weighting": "uniform", **{k.replace("_", "-"): v for k, v in options.items()}})
 
 
@@ -215,7 +216,7 @@ def pull(start: Start, weights: np.ndarray) -> np.ndarray:
 def test_equal_durations_and_a_buffer_of_the_cohort_are_the_synchronous_run_to_the_bit(
     cohort: int, weighting: str
 ) -> None:
-    options: dict[str, registry.Option] = {"clients-per-round": cohort, "weighting": weighting}
+    options: dict[str, Option] = {"clients-per-round": cohort, "weighting": weighting}
     rounds, buffered = ScriptedWorld.with_nodes(count=6, delta=pull), ScriptedWorld.with_nodes(count=6, delta=pull)
     expected, synchronous = train(rounds, registry.build("fedavg", options), 5)
     weights, records = train(buffered, registry.build("fedbuff", {**options, "buffer-size": cohort or 6}), 5)

@@ -5,8 +5,9 @@ import pytest
 from strategies.aggregators import WeightedMean
 from strategies.composition import Composition, Dense, NoPrivacy
 from strategies.errors import StrategyError
+from strategies.options import Option
 from strategies.pace import Buffered
-from strategies.registry import STRATEGIES, Option, build
+from strategies.registry import AGGREGATORS, STRATEGIES, build
 from strategies.samplers import UniformSampler
 from strategies.server_optimizers import ServerSGD
 
@@ -58,18 +59,29 @@ def test_every_strategy_can_be_built_without_options_and_knows_its_name(name: st
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        (
-            "fedavgg",
-            "The key 'strategy' is 'fedavgg', but must be one of ['fedavg', 'fedbuff']: did you mean 'fedavg'?",
-        ),
-        ("FedAvg", "The key 'strategy' is 'FedAvg', but must be one of ['fedavg', 'fedbuff']: did you mean 'fedavg'?"),
-        ("zzz", "The key 'strategy' is 'zzz', but must be one of ['fedavg', 'fedbuff']."),
+        ("fedavgg", "The key 'strategy' is 'fedavgg', but must be one of {names}: did you mean 'fedavg'?"),
+        ("FedAvg", "The key 'strategy' is 'FedAvg', but must be one of {names}: did you mean 'fedavg'?"),
+        ("zzz", "The key 'strategy' is 'zzz', but must be one of {names}."),
     ],
 )
 def test_unknown_names(name: str, sentence: str) -> None:
     with pytest.raises(StrategyError) as caught:
         build(name, {})
-    assert str(caught.value) == sentence
+    assert str(caught.value) == sentence.format(names=sorted(STRATEGIES))
+
+
+def test_a_strategy_and_a_key_that_name_different_parts_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(AGGREGATORS, "other", WeightedMean.of)
+    monkeypatch.setitem(STRATEGIES, "own", {"aggregator": "other"})  # type: ignore[arg-type]
+    assert build("own", {"aggregator": "other"}) == build("own", {"aggregator": ""})
+    with pytest.raises(StrategyError, match="'aggregator' is 'mean', but the strategy 'own' is made of 'other'"):
+        build("own", {"aggregator": "mean"})
+
+
+def test_a_part_is_chosen_by_its_key() -> None:
+    assert build("fedavg", {"aggregator": "mean", "selection": "uniform"}) == build("fedavg", {})
+    with pytest.raises(StrategyError, match=r"'aggregator' is 'maen', but must be one of .*: did you mean 'mean'\?"):
+        build("fedavg", {"aggregator": "maen"})
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,10 @@ from strategies.aggregators import WeightedMean
 from strategies.composition import Dense
 from strategies.exchange import NOT_SENT, UNREADABLE
 from strategies.fixed_point import FixedPointSum
+from strategies.local_objective import Unobserved
 from strategies.replies import Rejection, ReplyReader
 from strategies.rounds import RoundProgress
+from strategies.step_fold import StepFold
 from strategies.updates import PartialSum, Update
 from tests.strategies.toy_federation import (
     BAD,
@@ -380,15 +382,15 @@ def test_any_reply_is_an_outcome_for_each_client_and_leaves_a_finite_mean(
     content: RecordDict, asked: list[str], summed: bool, weighting: str
 ) -> None:
     aggregator = WeightedMean(weighting)
-    fold, progress = aggregator.start(SIZE), RoundProgress(1, asked)
-    fold.add(Update("honest", np.full(SIZE, 0.5, np.float32), 10.0))
+    step, progress = StepFold(aggregator, aggregator.start(SIZE), Unobserved()), RoundProgress(1, asked)
+    step.take(Update("honest", np.full(SIZE, 0.5, np.float32), 10.0))
     found = reader(summed=summed).read(over_the_wire(reply_with(content)), asked)
     named = (outcome.clients if isinstance(outcome, PartialSum) else (outcome.client,) for outcome in found)
     assert sorted(client for clients in named for client in clients) == sorted(asked)
     for outcome in found:
-        progress.take(outcome, aggregator, fold)
+        progress.take(outcome, step)
     assert len(progress.counted) + progress.rejected.total() == len(asked)
-    mean = fold.result()
+    mean = step.fold.result()
     assert np.isfinite(mean).all()
     # Whoever counts keeps the limits, so the mean stays within what such clients can do.
     assert float(np.linalg.norm(mean)) <= LIMITS.max_norm * 1.0001

@@ -9,11 +9,17 @@ from strategies.admission import Reason
 from strategies.aggregators import WeightedMean
 from strategies.errors import StrategyError
 from strategies.fixed_point import FixedPointSum
+from strategies.local_objective import Unobserved
 from strategies.replies import Rejection
 from strategies.rounds import RoundProgress, rate_of
+from strategies.step_fold import StepFold
 from strategies.updates import PartialSum, Update
 
 MEAN = WeightedMean("examples")
+
+
+def begun(rule: WeightedMean = MEAN) -> StepFold:
+    return StepFold(rule, rule.start(2), Unobserved())
 
 
 def update(client: str, value: float, weight: float, **metrics: float) -> Update:
@@ -29,11 +35,11 @@ def partial(values: dict[str, tuple[float, float]]) -> PartialSum:
 
 
 def test_updates_and_sums_are_folded_and_their_clients_counted() -> None:
-    fold, progress = MEAN.start(2), RoundProgress(1, ["a", "b", "c", "d"])
-    progress.take(update("a", 1.0, 1.0, loss=8.0), MEAN, fold)
-    progress.take(partial({"b": (2.0, 2.0), "c": (3.0, 5.0)}), MEAN, fold)
-    progress.take(Rejection("d", Reason.NORM), MEAN, fold)
-    np.testing.assert_array_equal(fold.result(), np.full(2, (1 + 4 + 15) / 8, np.float32))
+    step, progress = begun(), RoundProgress(1, ["a", "b", "c", "d"])
+    progress.take(update("a", 1.0, 1.0, loss=8.0), step)
+    progress.take(partial({"b": (2.0, 2.0), "c": (3.0, 5.0)}), step)
+    progress.take(Rejection("d", Reason.NORM), step)
+    np.testing.assert_array_equal(step.fold.result(), np.full(2, (1 + 4 + 15) / 8, np.float32))
     record = progress.record(None, None)
     assert record.accepted == ("a", "b", "c") and record.rejected == {"norm": 1}
     assert record.train == {"loss": (8 * 1 + 2 * 2 + 5 * 5) / 8}
@@ -41,20 +47,20 @@ def test_updates_and_sums_are_folded_and_their_clients_counted() -> None:
 
 def test_what_the_fold_refuses_is_rejected_whole_and_changes_nothing() -> None:
     uniform = WeightedMean("uniform")
-    fold, progress = uniform.start(2), RoundProgress(1, ["a", "b", "c"])
-    progress.take(update("a", 1.0, 7.0), uniform, fold)
-    progress.take(partial({"b": (2.0, 2.0), "c": (3.0, 5.0)}), uniform, fold)
+    step, progress = begun(uniform), RoundProgress(1, ["a", "b", "c"])
+    progress.take(update("a", 1.0, 7.0), step)
+    progress.take(partial({"b": (2.0, 2.0), "c": (3.0, 5.0)}), step)
     assert progress.rejected == {"weight": 2}
-    np.testing.assert_array_equal(fold.result(), np.ones(2, np.float32))
+    np.testing.assert_array_equal(step.fold.result(), np.ones(2, np.float32))
     assert progress.counted == [("a", 1.0, {})]
 
 
 def test_a_sum_that_would_leave_its_range_is_rejected_as_norm() -> None:
-    fold, progress = MEAN.start(2), RoundProgress(1, ["a", "b"])
-    progress.take(update("a", 2.0**30, 1.0), MEAN, fold)
-    progress.take(update("b", 2.0**30, 1.0), MEAN, fold)
+    step, progress = begun(), RoundProgress(1, ["a", "b"])
+    progress.take(update("a", 2.0**30, 1.0), step)
+    progress.take(update("b", 2.0**30, 1.0), step)
     assert progress.rejected == {"norm": 1} and [client for client, _, _ in progress.counted] == ["a"]
-    np.testing.assert_array_equal(fold.result(), np.full(2, 2.0**30, np.float32))
+    np.testing.assert_array_equal(step.fold.result(), np.full(2, 2.0**30, np.float32))
 
 
 def test_only_the_first_rejections_of_a_round_are_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -125,30 +131,30 @@ def test_a_skipped_round_is_recorded_as_such() -> None:
 
 
 def test_a_round_with_a_goal_is_complete_when_so_many_count() -> None:
-    fold, progress = MEAN.start(2), RoundProgress(1, ["a", "b", "c", "d", "e"], goal=2)
-    progress.take(update("a", 1.0, 1.0), MEAN, fold)
-    progress.take(Rejection("b", Reason.NORM), MEAN, fold)
+    step, progress = begun(), RoundProgress(1, ["a", "b", "c", "d", "e"], goal=2)
+    progress.take(update("a", 1.0, 1.0), step)
+    progress.take(Rejection("b", Reason.NORM), step)
     assert not progress.complete
-    progress.take(update("c", 3.0, 1.0), MEAN, fold)
+    progress.take(update("c", 3.0, 1.0), step)
     assert progress.complete
-    progress.take(update("d", 100.0, 1.0), MEAN, fold)
-    progress.take(Rejection("f", Reason.ERROR), MEAN, fold)
+    progress.take(update("d", 100.0, 1.0), step)
+    progress.take(Rejection("f", Reason.ERROR), step)
     progress.reject_unanswered(["e"])
-    np.testing.assert_array_equal(fold.result(), np.full(2, 2.0, np.float32))
+    np.testing.assert_array_equal(step.fold.result(), np.full(2, 2.0, np.float32))
     assert progress.rejected == {"norm": 1, "surplus": 2, "error": 1}
     assert progress.record(None, None).accepted == ("a", "c")
 
 
 def test_a_partial_sum_counts_whole_or_not_at_all() -> None:
-    fold, progress = MEAN.start(2), RoundProgress(1, ["a", "b", "c", "d"], goal=1)
-    progress.take(partial({"a": (1.0, 1.0), "b": (3.0, 1.0)}), MEAN, fold)
-    progress.take(partial({"c": (9.0, 1.0), "d": (9.0, 1.0)}), MEAN, fold)
+    step, progress = begun(), RoundProgress(1, ["a", "b", "c", "d"], goal=1)
+    progress.take(partial({"a": (1.0, 1.0), "b": (3.0, 1.0)}), step)
+    progress.take(partial({"c": (9.0, 1.0), "d": (9.0, 1.0)}), step)
     assert [client for client, _, _ in progress.counted] == ["a", "b"] and progress.rejected == {"surplus": 2}
 
 
 def test_without_a_goal_a_round_wants_all() -> None:
-    fold, progress = MEAN.start(2), RoundProgress(1, ["a"])
-    progress.take(update("a", 1.0, 1.0), MEAN, fold)
+    step, progress = begun(), RoundProgress(1, ["a"])
+    progress.take(update("a", 1.0, 1.0), step)
     assert not progress.complete
 
 
@@ -165,7 +171,7 @@ def test_without_a_goal_a_round_wants_all() -> None:
 def test_why_a_round_falls_short(cohort: list[str], population: int, good: int, needed: int, why: str) -> None:
     progress = RoundProgress(1, cohort, population=population)
     progress.counted.extend(("a", 1.0, {}) for _ in range(good))
-    assert progress.shortfall(needed) == why
+    assert progress.shortfall(needed, MEAN) == why
 
 
 def test_a_run_ends_with_the_last_skipped_round_it_may_have() -> None:

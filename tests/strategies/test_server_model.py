@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 
 from strategies import registry, wire
-from strategies.aggregators import Fold
 from strategies.server_model import ServerModel
+from strategies.step_fold import StepFold
 from strategies.updates import Update
 
 START = {"kernel": np.array([[1.0, 2.0]], np.float32), "steps": np.array(7, np.int64)}
 
 
-def folded(model: ServerModel, *delta: float) -> Fold:
-    fold = model.composition.aggregator.start(len(delta))
-    fold.add(Update("a", np.array(delta, np.float32), 3.0))
-    return fold
+def folded(model: ServerModel, *delta: float) -> StepFold:
+    step = StepFold.start(model.composition, model.states, {}, len(delta))
+    step.take(Update("a", np.array(delta, np.float32), 3.0))
+    return step
 
 
 def model(rate: float = 1.0) -> ServerModel:
@@ -23,7 +23,7 @@ def model(rate: float = 1.0) -> ServerModel:
 
 def test_a_step_gives_the_record_of_the_new_weights_in_their_shapes_and_dtypes() -> None:
     server, record = model(0.5), wire.array_record(START)
-    moved = server.step(folded(server, 1.0, -2.0, 4.0), server.weights_of(record), 1)
+    moved = server.step(folded(server, 1.0, -2.0, 4.0), server.weights_of(record), 1, 10)
     assert moved is not None and list(moved) == ["kernel", "steps"]
     kernel, steps = moved.to_numpy_ndarrays()
     assert kernel.tolist() == [[1.5, 1.0]] and (steps.dtype, int(steps)) == (np.int64, 9)
@@ -31,7 +31,7 @@ def test_a_step_gives_the_record_of_the_new_weights_in_their_shapes_and_dtypes()
 
 def test_what_was_just_written_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     server, record = model(), wire.array_record(START)
-    moved = server.step(folded(server, 1.0, 1.0, 1.0), server.weights_of(record), 1)
+    moved = server.step(folded(server, 1.0, 1.0, 1.0), server.weights_of(record), 1, 10)
     assert moved is not None
     monkeypatch.setattr(wire, "read_weights", lambda record: pytest.fail("read again"))
     known = server.weights_of(moved)
@@ -46,7 +46,7 @@ def test_the_server_goes_on_from_the_very_weights_that_clients_are_sent() -> Non
     """Also where these were rounded: else a run that reads its record again would go on from others."""
     server = model()
     record = wire.array_record(START | {"half": np.array([1.0], np.float16), "flag": np.array([True])})
-    moved = server.step(folded(server, 0.1, 0.2, 1.3, 2.0**-14, -0.3), server.weights_of(record), 1)
+    moved = server.step(folded(server, 0.1, 0.2, 1.3, 2.0**-14, -0.3), server.weights_of(record), 1, 10)
     assert moved is not None
     sent = wire.array_record(dict(zip(moved, moved.to_numpy_ndarrays(), strict=True)))
     assert server.weights_of(moved).flat.tolist() == wire.read_weights(sent).flat.tolist()
@@ -63,6 +63,6 @@ def test_a_step_to_what_is_not_finite_changes_nothing() -> None:
     server, record = model(1e38), wire.array_record(START)
     weights = server.weights_of(record)
     with np.errstate(over="ignore"):
-        assert server.step(folded(server, 1e3, 0.0, 0.0), weights, 1) is None
+        assert server.step(folded(server, 1e3, 0.0, 0.0), weights, 1, 10) is None
     assert server.weights_of(record) is weights
     assert np.isfinite(weights.flat).all()

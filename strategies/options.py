@@ -1,0 +1,48 @@
+"""Options: the keys of a run config as the parts of a strategy read them, each for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from strategies.errors import StrategyError
+
+Option = str | int | float | bool
+Options = Mapping[str, Option]
+
+
+def integer(options: Options, key: str, default: int) -> int:
+    """Return an option that must be a whole number."""
+    value = options.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise StrategyError(f"The key '{key}' is {value!r}, but must be a whole number.")
+    return value
+
+
+def number(options: Options, key: str, default: float) -> float:
+    """Return an option that must be a number; a whole one will do."""
+    value = options.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise StrategyError(f"The key '{key}' is {value!r}, but must be a number.")
+    return float(value)
+
+
+def text(options: Options, key: str, default: str) -> str:
+    """Return an option that must be a string."""
+    value = options.get(key, default)
+    if not isinstance(value, str):
+        raise StrategyError(f"The key '{key}' is {value!r}, but must be a string.")
+    return value
+
+
+def flag(options: Options, key: str, default: bool) -> bool:
+    """Return an option that must be true or false."""
+    value = options.get(key, default)
+    if not isinstance(value, bool):
+        raise StrategyError(f"The key '{key}' is {value!r}, but must be true or false.")
+    return value
+
+
+def weighting(options: Options, auto: str) -> str:
+    """Return what a client's update weighs; ``auto`` is what the part's paper has."""
+    chosen = text(options, "weighting", "auto")
+    return auto if chosen == "auto" else chosen

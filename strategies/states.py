@@ -1,0 +1,33 @@
+"""What a strategy remembers between rounds: the states of its parts, all that a checkpoint has to hold of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from strategies.composition import Composition
+from strategies.updates import State
+
+
+@dataclass(frozen=True)
+class StrategyStates:
+    """The states of the parts that have any: arrays by name, never changed in place."""
+
+    objective: State = field(default_factory=dict)
+    aggregator: State = field(default_factory=dict)
+    privacy: State = field(default_factory=dict)
+    server_optimizer: State = field(default_factory=dict)
+
+    @classmethod
+    def first(cls, composition: Composition, size: int) -> StrategyStates:
+        """Return the states before the first round of a model whose flat vector is this long."""
+        return cls(
+            objective=composition.objective.init(size),
+            aggregator=composition.aggregator.init(size),
+            privacy=composition.privacy.init(size),
+            server_optimizer=composition.server_optimizer.init(size),
+        )
+
+    def by_part(self) -> Mapping[str, State]:
+        """Return the states by the name of the part."""
+        return dict(vars(self))
