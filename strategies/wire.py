@@ -39,6 +39,8 @@ ROUND = "round"
 SUMMED = "summed"
 PART = "part"  # whether a request is a part of a larger one, to which all its parts answer together
 SHARES, SHARE = "shares", "share"  # of its steps that each client is to do, in (0, 1]; 1 where nothing is said
+PROXIMAL_MU = "proximal-mu"  # mu of FedProx's term mu/2 ||w - w_t||^2, a setting; 0 where nothing is said
+CORRECTION = "correction"  # arrays like the weights, which the client adds to every gradient, as in SCAFFOLD
 DEADLINE, GOAL = "deadline", "goal"  # simulated seconds a round may take, and good updates it needs; 0 = no limit, all
 RUN = "run"  # under which name clients keep their states
 COMMITTED, COMMITTED_ROUND = "committed", "committed-round"  # when a client's update counted last; 0 = never
