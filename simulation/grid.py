@@ -60,7 +60,7 @@ class RayGrid(VirtualGrid):
         self._overdue: list[Job] = []
         self._under_way: dict[Call, Job] = {}
         self._arrived: dict[str, Message] = {}
-        self._shared: SharedArrays | None = None
+        self._shared: dict[str, SharedArrays] = {}
         self._paces: dict[str, float] = {}
         self._loads: dict[str, float] = {}
 
@@ -193,11 +193,13 @@ class RayGrid(VirtualGrid):
         return at_home and not (job.alone and worker.calls)
 
     def _call(self, message: Message, content: RecordDict) -> Call:
-        arrays = {name: self._share(record) for name, record in content.items() if isinstance(record, ArrayRecord)}
+        arrays = {
+            name: self._share(name, record) for name, record in content.items() if isinstance(record, ArrayRecord)
+        }
         return Call(self._run, message, content, arrays)
 
-    def _share(self, record: ArrayRecord) -> SharedArrays:
+    def _share(self, name: str, record: ArrayRecord) -> SharedArrays:
         """Lay a record out for the workers, once for all the messages of a round, which carry the same object."""
-        if self._shared is None or self._shared.record is not record:
-            self._shared = self._pool.share(record)
-        return self._shared
+        if name not in self._shared or self._shared[name].record is not record:
+            self._shared[name] = self._pool.share(record)
+        return self._shared[name]

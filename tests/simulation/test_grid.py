@@ -17,6 +17,7 @@ from simulation.pool import WorkerPool
 from simulation.resources import Placement
 from simulation.world import WorldGrid
 from strategies.exchange import ArrivalGrid
+from strategies.requests import RequestWriter
 from tests.simulation.toy_app import IDS, start_arrays
 from tests.simulation.toy_runs import ask, inline, on, train, until_all_answer
 from tests.simulation.worlds import conditions
@@ -83,6 +84,17 @@ def test_packs_are_one_per_worker_until_a_round_was_measured_and_then_no_shorter
     quick = on(pool)
     train(quick, rounds=2)
     assert [len(clients) for _, clients in quick.packs(cohort)] == [6, 6]
+
+
+def test_every_record_of_a_round_is_laid_out_once_however_many_messages_carry_it(
+    pool: WorkerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    laid, share = [], pool.share
+    monkeypatch.setattr(pool, "share", lambda record: laid.append(record) or share(record))
+    weights, beside = start_arrays(10), start_arrays(10)
+    writer = RequestWriter("train", 1, 0, weights, {}, {"control": beside})
+    on(pool).push_messages([writer.write(1 + place % 2, [client]) for place, client in enumerate(IDS)])
+    assert laid == [weights, beside]
 
 
 @pytest.mark.parametrize("per_message", [0, 1])
