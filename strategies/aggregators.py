@@ -89,6 +89,11 @@ class WeightedMean:
         """Read the key 'weighting'."""
         return cls(weighting(options, auto="examples"))
 
+    @classmethod
+    def uniform_of(cls, options: Options) -> Self:
+        """Read the key 'weighting' for an algorithm in whose paper all clients count the same."""
+        return cls(weighting(options, auto="uniform"))
+
     @property
     def guarantees(self) -> Guarantees:
         """A weighted sum; with equal weights where they are uniform."""

@@ -169,6 +169,11 @@ class Composition:
         parts = (self.objective, self.codec, self.aggregator, self.privacy, self.pace)
         return all(Property.NODE_SUMS in part.guarantees.gives for part in parts)
 
+    @property
+    def keeps_client_state(self) -> bool:
+        """Whether clients remember something from round to round, and have to be told what of it counted."""
+        return any(Property.CLIENT_STATE in part.guarantees.needs for part in self.parts)
+
     def _require(self, need: Property, part: Part) -> None:
         if takers := [other for other in self.parts if need in other.guarantees.takes]:
             self._refuse(part, takers, f"{need}, which {_names(takers)} takes away", need)

@@ -15,6 +15,7 @@ class Property(StrEnum):
     EQUAL_WEIGHTS = "every client to count the same, whatever it claims"
     BOUNDED_UPDATES = "updates whose norm has a known bound"
     KNOWN_SAMPLING = "a cohort whose sampling probabilities are known, as privacy accounting assumes them"
+    CLIENT_STATE = "rounds that end for all at once, so that every client knows which of its updates counted last"
     COMMON_START = "clients that all begin from one model, so that they can be asked about it before"
 
 

@@ -34,8 +34,8 @@ class Synchronous:
 
     @property
     def guarantees(self) -> Guarantees:
-        """Updates of equal age, which may be added up anywhere, of clients that begin from one model."""
-        return Guarantees(gives=frozenset({Property.NODE_SUMS, Property.COMMON_START}))
+        """Updates of equal age, to be added up anywhere, of clients that begin from one model, in rounds that end."""
+        return Guarantees(gives=frozenset({Property.NODE_SUMS, Property.COMMON_START, Property.CLIENT_STATE}))
 
 
 @dataclass(frozen=True)

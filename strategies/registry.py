@@ -15,10 +15,13 @@ from typing import TypeVar
 from strategies.aggregators import Aggregator, WeightedMean
 from strategies.composition import Composition, Dense, NoPrivacy
 from strategies.errors import StrategyError
+from strategies.fednova import NormalizedMean
+from strategies.fedprox import FedProx
 from strategies.local_objective import LocalObjective, PlainObjective
 from strategies.options import Options, text
 from strategies.pace import Buffered, Pace, Synchronous
 from strategies.samplers import Sampler, UniformSampler
+from strategies.scaffold import Scaffold
 from strategies.server_optimizers import ServerOptimizer, ServerSGD
 
 SAMPLERS: dict[str, Callable[[Options], Sampler]] = {
@@ -26,9 +29,13 @@ SAMPLERS: dict[str, Callable[[Options], Sampler]] = {
 }
 OBJECTIVES: dict[str, Callable[[Options], LocalObjective]] = {
     "plain": PlainObjective.of,
+    "fedprox": FedProx.of,
+    "scaffold": Scaffold.of,
 }
 AGGREGATORS: dict[str, Callable[[Options], Aggregator]] = {
     "mean": WeightedMean.of,
+    "uniform-mean": WeightedMean.uniform_of,
+    "normalized-mean": NormalizedMean.of,
 }
 SERVER_OPTIMIZERS: dict[str, Callable[[Options], ServerOptimizer]] = {
     "sgd": ServerSGD.of,
@@ -41,6 +48,9 @@ PACES: dict[str, Callable[[Options], Pace]] = {
 STRATEGIES: dict[str, Mapping[str, str]] = {
     "fedavg": {},
     "fedbuff": {"pace": "buffered"},
+    "fednova": {"aggregator": "normalized-mean"},
+    "fedprox": {"objective": "fedprox"},
+    "scaffold": {"objective": "scaffold", "aggregator": "uniform-mean"},
 }
 
 Part = TypeVar("Part")
@@ -52,7 +62,7 @@ def build(name: str, options: Options) -> Composition:
     Raises StrategyError for an unknown name, an option of the wrong type or out of bounds, or parts that do not go
     together.
     """
-    named = _found("strategy", name, STRATEGIES)
+    named, options = _found("strategy", name, STRATEGIES), {**options, "strategy": name}
 
     def part(key: str, parts: Mapping[str, Callable[[Options], Part]], usual: str) -> Part:
         chosen = text(options, key, "")

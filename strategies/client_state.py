@@ -1,0 +1,166 @@
+"""What a client remembers from round to round, on its own node, and the one word by which the server commits it.
+
+Each request says of every client in which round its update counted last (``committed``, 0 = never). The client loads
+what it wrote in that round, trains, and writes its new state under the present round. Nothing more is ever said: where
+the reply is lost, late, rejected or surplus, the round is skipped, the node is killed or the server goes on from a
+checkpoint, the next request names the last round that did count, and what was written since is deleted unread. So
+nothing counts twice, and nothing that did not count is built upon.
+
+A file is either wholly there or not at all. One that is missing or damaged is a warning, and the client starts anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+from zipfile import ZipFile
+
+import numpy as np
+from flwr.app import Context, Message
+
+from strategies import wire
+from strategies.updates import AnyArray, State
+
+logger = logging.getLogger(__name__)
+
+KEPT = 2
+"""Generations that counted and are kept: the last one, and the one before it for a server that dies between a round and
+its checkpoint, and so does that round again."""
+
+_READABLE = 40
+
+
+@dataclass(frozen=True)
+class ClientStates:
+    """The states of the clients of one run on one node: ``<folder>/<client>/<round>.npz``, for the owner's eyes only.
+
+    ``durable`` files are synced to the disk; where nothing outlives the machine, that is not worth the wait.
+    """
+
+    folder: Path
+    durable: bool = True
+
+    def load(self, client: str, committed: int, round: int, fresh: State) -> State:
+        """Return what the client wrote in the round ``committed``; ``fresh`` where that is 0, or nothing can be read.
+
+        It must have the names, shapes and dtypes of ``fresh``. Deletes what no request will ask for any more.
+        """
+        own = self._of(client)
+        self._tidy(own, committed, round)
+        if not committed:
+            return fresh
+        try:
+            return _checked(_read(own / f"{committed}.npz"), fresh)
+        except Exception as error:  # a damaged file makes zip and NumPy raise whatever they can
+            logger.warning(
+                "Client %s starts anew, as its state of round %d cannot be used: %s: %s",
+                *(client, committed, type(error).__name__, error),
+            )
+            return fresh
+
+    def save(self, client: str, round: int, state: State) -> None:
+        """Write what will be loaded if this round counts. Raises OSError, and then leaves what was there."""
+        own = self._of(client)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        own.mkdir(mode=0o700, exist_ok=True)
+        _write(own / f"{round}.npz", state, self.durable)
+
+    def _of(self, client: str) -> Path:
+        return self.folder / file_name(client)
+
+    def _tidy(self, own: Path, committed: int, round: int) -> None:
+        """Delete the generations between the last that counted and now, and all but a few of those up to it.
+
+        Those from this round on stay: they may be of a server that went on from an older checkpoint, and will be
+        written again before anybody asks for them, or of a request that has overtaken this one.
+        """
+        rounds = sorted(int(path.stem) for path in own.glob("*.npz") if path.stem.isdecimal())
+        counted = [number for number in rounds if number <= committed]
+        for number in [*counted[:-KEPT], *(number for number in rounds if committed < number < round)]:
+            (own / f"{number}.npz").unlink(missing_ok=True)
+        for left in own.glob(".*.tmp"):  # by a process that was killed
+            left.unlink(missing_ok=True)
+
+
+StatesOf = Callable[[Context, str], ClientStates]
+"""Where the clients of a node keep their states in the run of this name."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A client's turn in a round: what it starts from, and what it leaves for the next if this one counts."""
+
+    states: ClientStates
+    client: str
+    committed: int
+    round: int
+
+    @classmethod
+    def of(cls, message: Message, context: Context, states: StatesOf) -> Turn:
+        """Read the request to a single client, as `strategies.client.packing_mod` makes it.
+
+        Raises StrategyError where it says nothing of the client's state.
+        """
+        config = wire.config_of(message)
+        run, client = wire.text(config, wire.RUN), wire.text(config, wire.CLIENT)
+        committed, round = (int(wire.number(config, key)) for key in (wire.COMMITTED_ROUND, wire.ROUND))
+        return cls(states(context, run), client, committed, round)
+
+    def load(self, fresh: State) -> State:
+        """Return the client's state, ``fresh`` where there is none; see `ClientStates.load`."""
+        return self.states.load(self.client, self.committed, self.round, fresh)
+
+    def save(self, state: State) -> None:
+        """Write the client's next state; see `ClientStates.save`."""
+        self.states.save(self.client, self.round, state)
+
+
+def file_name(id: str) -> str:
+    """Return a name for a file or folder that no other id has, whatever the id: its readable part, and a digest."""
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", id)[:_READABLE]
+    return f"{plain}-{hashlib.sha256(id.encode(errors='surrogatepass')).hexdigest()[:16]}"
+
+
+def _read(path: Path) -> dict[str, AnyArray]:
+    """Read all arrays. Zip checks each one's checksum before NumPy, which never unpickles, looks at it."""
+    with ZipFile(path) as archive:
+        files = {name.removesuffix(".npy"): io.BytesIO(archive.read(name)) for name in archive.namelist()}
+    return {name: np.lib.format.read_array(file, allow_pickle=False) for name, file in files.items()}
+
+
+def _checked(state: State, like: State) -> State:
+    described = [{name: (array.shape, array.dtype) for name, array in arrays.items()} for arrays in (state, like)]
+    if described[0] != described[1]:
+        raise ValueError(f"it is of another model: it holds {described[0]}, and not {described[1]}")
+    return state
+
+
+def _write(path: Path, state: State, durable: bool) -> None:
+    temporary = path.with_name(f".{path.stem}.{uuid4().hex[:12]}.tmp")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            np.savez(file, allow_pickle=False, **state)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    if durable:
+        _sync(path.parent)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,218 @@
+"""Generations of a client's state: what a round that did not count leaves, restarts, damage, and names as files."""
+
+import logging
+import os
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from strategies.client_state import KEPT, ClientStates, file_name
+from strategies.updates import State
+
+FRESH: State = {"control": np.zeros(3, np.float32), "count": np.zeros((), np.int64)}
+
+
+def states(folder: Path) -> ClientStates:
+    return ClientStates(folder / "run")
+
+
+def written(value: float) -> State:
+    return {"control": np.full(3, value, np.float32), "count": np.array(7)}
+
+
+def value_of(state: State) -> float:
+    assert set(state) == {"control", "count"}
+    return float(state["control"][0])
+
+
+def generations(folder: Path, client: str = "a") -> list[int]:
+    return sorted(int(path.stem) for path in (folder / "run" / file_name(client)).glob("*.npz"))
+
+
+def test_what_counted_is_loaded_again_by_another_process(tmp_path: Path) -> None:
+    states(tmp_path).save("a", 3, written(1.5))
+    found = states(tmp_path).load("a", 3, 8, FRESH)
+    assert {name: (array.dtype, array.tolist()) for name, array in found.items()} == {
+        "control": (np.dtype(np.float32), [1.5, 1.5, 1.5]),
+        "count": (np.dtype(np.int64), 7),
+    }
+
+
+def test_a_client_that_never_counted_starts_anew_whatever_it_wrote(tmp_path: Path) -> None:
+    kept = states(tmp_path)
+    assert kept.load("a", 0, 1, FRESH) is FRESH
+    kept.save("a", 1, written(1.0))  # and was rejected
+    assert kept.load("a", 0, 2, FRESH) is FRESH
+    assert generations(tmp_path) == []
+
+
+def test_a_round_that_did_not_count_leaves_nothing(tmp_path: Path) -> None:
+    kept = states(tmp_path)
+    kept.save("a", 1, written(1.0))
+    for number in (2, 3, 4):  # rejected, skipped, lost
+        assert value_of(kept.load("a", 1, number, FRESH)) == 1.0
+        kept.save("a", number, written(10.0 * number))
+    assert value_of(kept.load("a", 1, 5, FRESH)) == 1.0
+    assert generations(tmp_path) == [1]
+
+
+def test_the_same_round_asked_twice_starts_from_the_same_state(tmp_path: Path) -> None:
+    kept = states(tmp_path)
+    kept.save("a", 1, written(1.0))
+    for attempt in (2.0, 3.0):  # the node was killed after it wrote, and its client run again
+        assert value_of(kept.load("a", 1, 2, FRESH)) == 1.0
+        kept.save("a", 2, written(attempt))
+    assert value_of(kept.load("a", 2, 3, FRESH)) == 3.0
+
+
+def test_a_server_that_lost_its_last_round_finds_the_state_before_it(tmp_path: Path) -> None:
+    kept = states(tmp_path)
+    for number in range(1, 7):
+        kept.load("a", number - 1, number, FRESH)
+        kept.save("a", number, written(number))
+    assert generations(tmp_path) == [4, 5, 6]  # 6 may count yet, of the others so many are kept
+    assert len(generations(tmp_path)) == KEPT + 1
+    assert value_of(kept.load("a", 4, 5, FRESH)) == 4.0  # resumed after round 4: 5 and 6 have never been
+    kept.save("a", 5, written(50.0))
+    assert value_of(kept.load("a", 5, 7, FRESH)) == 50.0
+    assert generations(tmp_path) == [4, 5]
+
+
+def test_a_request_that_another_has_overtaken_deletes_nothing_of_it(tmp_path: Path) -> None:
+    kept = states(tmp_path)
+    kept.save("a", 1, written(1.0))
+    kept.load("a", 1, 3, FRESH)
+    kept.save("a", 3, written(3.0))
+    kept.load("a", 1, 2, FRESH)  # of the round before, which the node gets to only now
+    kept.save("a", 2, written(2.0))
+    assert value_of(kept.load("a", 3, 4, FRESH)) == 3.0
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=12))
+def test_whatever_happens_the_state_is_that_of_the_last_round_that_counted(rounds: list[tuple[bool, bool]]) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        kept, committed = ClientStates(Path(folder), durable=False), 0
+        for number, (answers, counts) in enumerate(rounds, start=1):
+            found = kept.load("a", committed, number, FRESH)
+            assert value_of(found) == committed  # each round's state is its own number
+            if answers:
+                kept.save("a", number, written(number))
+            if answers and counts:
+                committed = number
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_files_are_whole_and_nobody_elses(tmp_path: Path, durable: bool) -> None:
+    old = os.umask(0)
+    try:
+        ClientStates(tmp_path / "run", durable).save("a", 1, written(1.0))
+    finally:
+        os.umask(old)
+    own = tmp_path / "run" / file_name("a")
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (own.parent, own, own / "1.npz")}
+    assert modes == {"run": 0o700, own.name: 0o700, "1.npz": 0o600}
+    assert [path.name for path in own.iterdir()] == ["1.npz"]
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = states(tmp_path)
+    kept.save("a", 1, written(1.0))
+
+    def full(*arguments: object, **arrays: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match="no space left"):
+        kept.save("a", 1, written(2.0))
+    assert value_of(kept.load("a", 1, 2, FRESH)) == 1.0
+    assert [path.name for path in (tmp_path / "run" / file_name("a")).iterdir()] == ["1.npz"]
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    kept = states(tmp_path)
+    kept.save("a", 1, written(1.0))
+    left = tmp_path / "run" / file_name("a") / ".2.0123456789ab.tmp"
+    left.write_bytes(b"half a file")
+    kept.load("a", 1, 2, FRESH)
+    assert not left.exists()
+
+
+def damage(path: Path, how: str) -> None:
+    data = path.read_bytes()
+    middle = data.index(b"\x93NUMPY") + 130  # in the numbers themselves
+    content = {
+        "cut off": data[: len(data) // 2],
+        "empty": b"",
+        "a flipped bit": data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :],
+        "no zip": b"control",
+    }
+    path.write_bytes(content[how]) if how in content else path.unlink()
+
+
+@pytest.mark.parametrize("how", ["cut off", "empty", "a flipped bit", "no zip", "missing"])
+def test_a_file_that_cannot_be_read_is_a_warning_and_the_client_starts_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    kept = states(tmp_path)
+    kept.save("a", 4, written(1.0))
+    damage(tmp_path / "run" / file_name("a") / "4.npz", how)
+    with caplog.at_level(logging.WARNING):
+        assert kept.load("a", 4, 5, FRESH) is FRESH
+    assert "Client a starts anew, as its state of round 4 cannot be used" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"control": np.zeros(4, np.float32), "count": np.array(0)},
+        {"control": np.zeros(3, np.float64), "count": np.array(0)},
+        {"control": np.zeros(3, np.float32)},
+        {**FRESH, "more": np.zeros(1)},
+    ],
+)
+def test_the_state_of_another_model_is_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, other: State
+) -> None:
+    kept = states(tmp_path)
+    kept.save("a", 1, other)
+    assert kept.load("a", 1, 2, FRESH) is FRESH
+    assert "it is of another model" in caplog.text
+
+
+def test_nothing_is_unpickled(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    kept = states(tmp_path)
+    objects = np.array([print], dtype=object)
+    with pytest.raises(ValueError, match="allow_pickle"):
+        kept.save("a", 1, {"control": objects})
+    np.savez(tmp_path / "run" / file_name("a") / "1.npz", control=objects)
+    assert kept.load("a", 1, 2, FRESH) is FRESH
+    assert "allow_pickle" in caplog.text
+
+
+HOSTILE = ["..", ".", "", "/etc/passwd", "../../x", "a/b", "a\\b", "A", "a", "ä", "\ud800", "x" * 5000, "nul\0", "CON"]
+
+
+def test_any_client_id_has_a_folder_of_its_own_inside(tmp_path: Path) -> None:
+    kept = states(tmp_path)
+    for number, client in enumerate(HOSTILE):
+        kept.save(client, 1, written(number))
+    for number, client in enumerate(HOSTILE):
+        assert value_of(kept.load(client, 1, 2, FRESH)) == number
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert len({path.name.lower() for path in (tmp_path / "run").iterdir()}) == len(HOSTILE)
+
+
+@given(st.text(), st.text())
+def test_names_of_files_are_plain_and_of_one_id(left: str, right: str) -> None:
+    assert (file_name(left) == file_name(right)) == (left == right)
+    assert file_name(left).isascii() and len(file_name(left)) <= 57 and not set("/\\.\0") & set(file_name(left))
+
+
+def test_a_readable_part_of_the_id_stays() -> None:
+    assert file_name("hospital 2").startswith("hospital-2-")
