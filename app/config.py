@@ -91,7 +91,17 @@ class RunConfig(BaseModel):
         "auto", "what a client's update weighs; auto = by its examples in means, all the same in robust rules"
     )
     server_optimizer: str = _federation("", "how the server steps; empty = the strategy's own, or sgd")
-    server_learning_rate: float = _federation(1.0, "of the server's step along the mean update", gt=0, le=1e3)
+    server_optimizer_args: str = _federation("", 'its arguments where it is of Keras, as in "beta_1=0.9,amsgrad=true"')
+    server_learning_rate: float = _federation(
+        1.0, "of the server's step along the mean update; adaptive optimizers want far less than 1", gt=0, le=1e3
+    )
+    server_momentum: float = _federation(0.9, "fedavgm: what is left of the last step in the next", ge=0, lt=1)
+    server_nesterov: bool = _federation(False, "fedavgm: Nesterov's momentum instead of the plain one")
+    server_beta1: float = _federation(0.9, "fedadam, fedyogi: what is left of the mean update in the next", ge=0, lt=1)
+    server_beta2: float = _federation(0.99, "fedadam, fedyogi: the same of its square", ge=0, lt=1)
+    server_epsilon: float = _federation(
+        1e-3, "fedadagrad, fedadam, fedyogi: the smaller, the more alike are all parameters' steps", gt=0, le=1e3
+    )
     clients_per_message: int = _federation(0, "clients packed in one message; 0 = all of a node's, 1 = unpacked", ge=0)
     over_selection: float = _federation(
         1.0, "so many times clients-per-round are asked, and the first ones to finish count", ge=1, le=100

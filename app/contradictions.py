@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 WITHOUT_CLIENTS = ("digits", "mnist", "fashion-mnist", "cifar10")
 """Data sets in which nothing says whose an example is."""
 
+MOMENTS = ("fedadam", "fedyogi")
+ADAPTIVE = ("fedadagrad", *MOMENTS)
+
 ONLY_WITH: dict[str, dict[str, tuple[str, ...]]] = {
     "dirichlet-alpha": {"partition": ("dirichlet",)},
     "classes-per-client": {"partition": ("pathological", "shards")},
@@ -22,13 +25,18 @@ ONLY_WITH: dict[str, dict[str, tuple[str, ...]]] = {
     "concurrency": {"strategy": ("fedbuff",)},
     "staleness-exponent": {"strategy": ("fedbuff",)},
     "max-staleness": {"strategy": ("fedbuff",)},
+    "server-momentum": {"strategy": ("fedavgm",), "server-optimizer": ("fedavgm",)},
+    "server-nesterov": {"strategy": ("fedavgm",), "server-optimizer": ("fedavgm",)},
+    "server-beta1": {"strategy": MOMENTS, "server-optimizer": MOMENTS},
+    "server-beta2": {"strategy": MOMENTS, "server-optimizer": MOMENTS},
+    "server-epsilon": {"strategy": ADAPTIVE, "server-optimizer": ADAPTIVE},
 }
 """Keys that do nothing unless one of the others has one of these values: changing them otherwise is a mistake."""
 
 
 def contradictions(config: RunConfig) -> list[str]:
     """Return one sentence for every contradiction; none for a config that makes sense."""
-    every_kind = (_idle_keys, _data, _cohort, _training, _evaluation, _world)
+    every_kind = (_idle_keys, _server, _data, _cohort, _training, _evaluation, _world)
     return [sentence for kind in every_kind for sentence in kind(config)]
 
 
@@ -46,6 +54,14 @@ def _idle_keys(config: RunConfig) -> Iterator[str]:
                 f"The key '{key}' is {given!r}, but does nothing with {idle}: "
                 f"leave it at {field.default!r} or set {', or '.join(uses)}."
             )
+
+
+def _server(config: RunConfig) -> Iterator[str]:
+    if config.server_optimizer_args and not config.server_optimizer.startswith("keras:"):
+        yield (
+            f"The key 'server-optimizer-args' is '{config.server_optimizer_args}', but is for the optimizers of Keras: "
+            "leave it empty, or set 'server-optimizer' to one that begins with 'keras:'."
+        )
 
 
 def _data(config: RunConfig) -> Iterator[str]:

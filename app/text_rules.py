@@ -96,6 +96,7 @@ RULES: Mapping[str, Callable[[str], object]] = {
     "selection": _part("SAMPLERS"),
     "aggregator": _part("AGGREGATORS"),
     "server_optimizer": _part("SERVER_OPTIMIZERS"),
+    "server_optimizer_args": _arguments,
     "device_classes": device_classes,
     "regions": regions,
 }

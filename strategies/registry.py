@@ -20,12 +20,24 @@ from strategies.fedprox import FedProx
 from strategies.local_objective import LocalObjective, PlainObjective
 from strategies.options import Options, text
 from strategies.pace import Buffered, Pace, Synchronous
-from strategies.samplers import Sampler, UniformSampler
+from strategies.samplers import PoissonSampler, PowerOfChoice, Sampler, UniformSampler, WeightedSampler
 from strategies.scaffold import Scaffold
-from strategies.server_optimizers import ServerOptimizer, ServerSGD
+from strategies.server_optimizers import (
+    FedAdagrad,
+    FedAdam,
+    FedAvgM,
+    FedYogi,
+    KerasOptimizer,
+    ServerOptimizer,
+    ServerSGD,
+)
+from strategies.server_optimizers.keras_optimizer import NAMES, PREFIX
 
 SAMPLERS: dict[str, Callable[[Options], Sampler]] = {
     "uniform": UniformSampler.of,
+    "poisson": PoissonSampler.of,
+    "weighted": WeightedSampler.of,
+    "power-of-choice": PowerOfChoice.of,
 }
 OBJECTIVES: dict[str, Callable[[Options], LocalObjective]] = {
     "plain": PlainObjective.of,
@@ -39,6 +51,11 @@ AGGREGATORS: dict[str, Callable[[Options], Aggregator]] = {
 }
 SERVER_OPTIMIZERS: dict[str, Callable[[Options], ServerOptimizer]] = {
     "sgd": ServerSGD.of,
+    "fedavgm": FedAvgM.of,
+    "fedadagrad": FedAdagrad.of,
+    "fedadam": FedAdam.of,
+    "fedyogi": FedYogi.of,
+    **dict.fromkeys((f"{PREFIX}{name}" for name in NAMES), KerasOptimizer.of),
 }
 PACES: dict[str, Callable[[Options], Pace]] = {
     "synchronous": Synchronous.of,
@@ -46,10 +63,14 @@ PACES: dict[str, Callable[[Options], Pace]] = {
 }
 
 STRATEGIES: dict[str, Mapping[str, str]] = {
+    "fedadagrad": {"server-optimizer": "fedadagrad"},
+    "fedadam": {"server-optimizer": "fedadam"},
     "fedavg": {},
+    "fedavgm": {"server-optimizer": "fedavgm"},
     "fedbuff": {"pace": "buffered"},
     "fednova": {"aggregator": "normalized-mean"},
     "fedprox": {"objective": "fedprox"},
+    "fedyogi": {"server-optimizer": "fedyogi"},
     "scaffold": {"objective": "scaffold", "aggregator": "uniform-mean"},
 }
 

@@ -142,5 +142,5 @@ def test_options_reach_every_part() -> None:
     assert FedAdagrad.of(options) == FedAdagrad(0.2, 0.0, 0.01)
     assert FedAdam.of(options) == FedAdam(0.2, 0.6, 0.01, 0.7)
     assert FedYogi.of(options) == FedYogi(0.2, 0.6, 0.01, 0.7)
-    chosen = {"server-optimizer": "keras:SGD", "server-optimizer-args": "momentum=0.5"}
-    assert KerasOptimizer.of({**options, **chosen}) == KerasOptimizer("SGD", "momentum=0.5", 0.2)
+    chosen = {"server-optimizer": "keras:sgd", "server-optimizer-args": "momentum=0.5"}
+    assert KerasOptimizer.of({**options, **chosen}) == KerasOptimizer("sgd", "momentum=0.5", 0.2)

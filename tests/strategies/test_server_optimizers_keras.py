@@ -10,9 +10,8 @@ import tensorflow as tf
 
 from strategies.errors import StrategyError
 from strategies.server_optimizers import FedAvgM, KerasOptimizer, ServerSGD
-from strategies.server_optimizers.keras_optimizer import UNSUITABLE
+from strategies.server_optimizers.keras_optimizer import LEFT_OUT, NAMES
 
-NAMES = ("adadelta", "adagrad", "adam", "adamax", "adamw", "lion", "nadam", "rmsprop", "sgd")
 SIZE = 6
 
 
@@ -52,7 +51,7 @@ def test_adam_by_the_book() -> None:
 
 
 def test_its_sgd_is_ours() -> None:
-    np.testing.assert_allclose(trained(KerasOptimizer("SGD"), 5), trained(ServerSGD(), 5), rtol=1e-6)
+    np.testing.assert_allclose(trained(KerasOptimizer("sgd"), 5), trained(ServerSGD(), 5), rtol=1e-6)
     plain = KerasOptimizer("sgd", "momentum=0.9", 0.5)
     np.testing.assert_allclose(trained(plain, 9), trained(FedAvgM(0.5, 0.9), 9), rtol=1e-5)
     nesterov = KerasOptimizer("sgd", "momentum=0.9,nesterov=true", 0.5)
@@ -80,10 +79,15 @@ def test_the_learning_rate_is_the_configs_and_not_the_states() -> None:
     np.testing.assert_allclose(stepped, 1.5 * start(), rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", UNSUITABLE)
-def test_optimizers_that_make_no_sense_on_a_server_are_refused(name: str) -> None:
-    with pytest.raises(StrategyError, match=f"'server-optimizer' is 'keras:{name}', which .*: use another"):
-        KerasOptimizer(name)
+def test_every_optimizer_of_keras_is_offered_or_left_out_for_a_reason() -> None:
+    """Beside them Keras has the class of all and three that are made of others."""
+    offered = {
+        name.lower()
+        for name, value in vars(keras.optimizers).items()
+        if isinstance(value, type) and issubclass(value, keras.optimizers.Optimizer)
+    }
+    others = {"optimizer", "lossscaleoptimizer", "multioptimizer", "optimizermap"}
+    assert offered - others == {*NAMES, *LEFT_OUT}
 
 
 def test_ftrl_does_forget_the_weights() -> None:
@@ -92,15 +96,10 @@ def test_ftrl_does_forget_the_weights() -> None:
     assert variable.numpy().tolist() == [0.0] * SIZE
 
 
-@pytest.mark.parametrize("name", ["adm", "Adamm", "multioptimizer", "optimizer", ""])
+@pytest.mark.parametrize("name", ["adm", "Adam", "lamb", ""])
 def test_unknown_names(name: str) -> None:
-    with pytest.raises(StrategyError, match=f"'server-optimizer' is 'keras:{name}', but must be keras: and one of"):
+    with pytest.raises(StrategyError, match=f"'server-optimizer' is 'keras:{name}', but after 'keras:' must stand one"):
         KerasOptimizer(name)
-
-
-def test_a_name_that_is_nearly_right() -> None:
-    with pytest.raises(StrategyError, match="did you mean 'keras:adam'"):
-        KerasOptimizer("adm")
 
 
 @pytest.mark.parametrize(
