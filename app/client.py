@@ -118,11 +118,13 @@ def _train(
 
 
 def evaluate(message: Message, context: Context, hosting: Hosting) -> Message:
-    """Evaluate the global weights on one client's own test part."""
+    """Evaluate the global weights on one client's own test part, or on what it trains on where the server asks so."""
     _one_thread()
+    config = wire.config_of(message)
     weights = wire.read_weights(wire.arrays_of(message.content, wire.ARRAYS))
     worker = _worker(context, hosting)
-    data = worker.hosted.test(str(wire.config_of(message)[wire.CLIENT]))
+    part = worker.hosted.train if config.get(wire.DATA_PART) == wire.TRAIN_PART else worker.hosted.test
+    data = part(str(config[wire.CLIENT]))
     result = worker.task.trainer.evaluate(weights.arrays, data)
     return Message(RecordDict({wire.METRICS: _metrics(result)}), reply_to=message)
 

@@ -89,8 +89,8 @@ class WorldGrid(Grid):
         flags = self.conditions.availability.online(crowd, self._now)
         return [clients[place] for place in np.flatnonzero(flags).tolist()]
 
-    def wait_for_clients(self) -> bool:
-        """Move the clock to when one of the clients that described themselves is online; False if none ever will be.
+    def wait_for_clients(self, banned: Collection[str] = ()) -> bool:
+        """Move the clock to when a client that described itself and is not banned is online; False if never.
 
         Raises UserError where an availability trace knows none of them.
         """
@@ -101,6 +101,8 @@ class WorldGrid(Grid):
                 "The file of 'availability-trace' names none of the run's clients, which are called "
                 f"{', '.join(repr(client) for client in crowd.ids[:3])}, ...: correct its first column."
             )
+        if banned:
+            crowd = self.conditions.draws.crowd(tuple(client for client in crowd.ids if client not in banned))
         time = availability.next_online(crowd, self._now)
         self._now = self._now if time is None else time
         return time is not None

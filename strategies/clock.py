@@ -7,9 +7,10 @@ who drops out, when clients are awake) is the grid's own affair.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol, runtime_checkable
 
+from strategies.bans import NOBODY
 from strategies.population import ClientInfo, Population
 
 
@@ -23,8 +24,8 @@ class World(Protocol):
     def online(self, clients: Sequence[str]) -> list[str]:
         """Return those of these clients that can be selected now."""
 
-    def wait_for_clients(self) -> bool:
-        """Move the clock to when some client is online; False where none ever will be."""
+    def wait_for_clients(self, banned: Collection[str] = NOBODY) -> bool:
+        """Move the clock to when some client that is not banned is online; False where none ever will be."""
 
 
 def clock_of(grid: object) -> Callable[[], float]:
@@ -37,24 +38,24 @@ def simulated_seconds(grid: object) -> float | None:
     return grid.now() if isinstance(grid, World) else None
 
 
-def online(grid: object, population: Population) -> Sequence[ClientInfo]:
-    """Return the clients that can be selected now, sorted by id; all of them where time is real.
+def online(grid: object, population: Population, banned: Collection[str] = NOBODY) -> Sequence[ClientInfo]:
+    """Return the clients that can be selected now, sorted by id; where time is real, all that are not banned.
 
-    To ask a world about everybody takes time that grows with the population; nothing else in a round does.
+    To ask a world about everybody takes time that grows with the population, and so does leaving some out; nothing else
+    in a round does.
     """
-    if not isinstance(grid, World):
+    present = grid.online(population.ids) if isinstance(grid, World) else population.ids
+    if len(present) == len(population) and not banned:
         return population.clients
-    present = grid.online(population.ids)
-    if len(present) == len(population):
-        return population.clients
-    return [population[client] for client in sorted(present)]
+    return [population[client] for client in sorted(present) if client not in banned]
 
 
-def await_online(grid: object, population: Population) -> Sequence[ClientInfo]:
-    """Return the clients that can be selected, as soon as there are some; none where nobody will ever be online."""
-    present = online(grid, population)
-    while not present and len(population) and isinstance(grid, World) and grid.wait_for_clients():
-        present = online(grid, population)
+def await_online(grid: object, population: Population, banned: Collection[str] = NOBODY) -> Sequence[ClientInfo]:
+    """Return the clients that can be selected, as soon as there are some; none where there never will be any."""
+    present = online(grid, population, banned)
+    if isinstance(grid, World) and any(client not in banned for client in population.ids):
+        while not present and grid.wait_for_clients(banned):
+            present = online(grid, population, banned)
     return present
 
 

@@ -132,7 +132,10 @@ class NoPrivacy:
         return fold.result(), state
 
 
-ADVICE = {Property.EQUAL_WEIGHTS: "set the key 'weighting' to 'uniform'"}
+ADVICE = {
+    Property.EQUAL_WEIGHTS: "set the key 'weighting' to 'uniform'",
+    Property.COMMON_START: "change the key 'selection' or 'strategy'",
+}
 
 Part = Sampler | LocalObjective | Codec | Aggregator | Privacy | ServerOptimizer | Pace
 

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from strategies.bans import NOBODY
 from strategies.clock import await_online, online, online_among
 from strategies.population import Population
 from strategies.samplers import Sampler
@@ -18,7 +19,7 @@ MOST_SKIPS = 10_000  # clients in a row that cannot begin: more means that the s
 
 @dataclass
 class Draws:
-    """Hands out clients one cohort after the other, without those that are at work, offline or gone.
+    """Hands out clients one cohort after the other, without those that are at work, offline, banned or gone.
 
     ``cohort`` is the number of the present one. Everybody is asked who is online once per cohort, as in a round.
     """
@@ -28,7 +29,14 @@ class Draws:
     cohort: int = 0
     _queue: deque[str] = field(default_factory=deque)
 
-    def next(self, wanted: int, grid: object, population: Population, at_work: Collection[str]) -> dict[str, int]:
+    def next(
+        self,
+        wanted: int,
+        grid: object,
+        population: Population,
+        at_work: Collection[str],
+        banned: Collection[str] = NOBODY,
+    ) -> dict[str, int]:
         """Return at most so many clients that can begin now, each with the number of the cohort it was drawn in.
 
         Waits, in a simulated world, until somebody is online where nobody is at work.
@@ -36,10 +44,10 @@ class Draws:
         drawn: dict[str, int] = {}
         skipped = 0  # in a row
         while len(drawn) < wanted and skipped < MOST_SKIPS:
-            if not self._queue and not self._draw(grid, population, {*at_work, *drawn}):
+            if not self._queue and not self._draw(grid, population, {*at_work, *drawn}, banned):
                 break
             client = self._queue.popleft() if self._queue else ""
-            free = client in population and client not in at_work and client not in drawn
+            free = client in population and not any(client in others for others in (at_work, drawn, banned))
             if free and online_among(grid, [client]):
                 drawn[client] = self.cohort
                 skipped = 0
@@ -47,9 +55,9 @@ class Draws:
                 skipped += 1
         return drawn
 
-    def _draw(self, grid: object, population: Population, busy: Collection[str]) -> bool:
-        """Draw the next cohort; False where all who are online are busy."""
-        present = online(grid, population) if busy else await_online(grid, population)
+    def _draw(self, grid: object, population: Population, busy: Collection[str], banned: Collection[str]) -> bool:
+        """Draw the next cohort; False where all who are online are busy or banned."""
+        present = online(grid, population, banned) if busy else await_online(grid, population, banned)
         if len(present) <= len(busy):  # else somebody is free
             known = [client for client in sorted(busy) if client in population]
             if len(present) == len(online_among(grid, known)):

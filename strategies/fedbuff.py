@@ -88,7 +88,7 @@ class BufferedStrategy(FederatedStrategy):
         origin = self._origin(number, result.arrays, config)
         size = self._pace.buffer_size
         progress = self._progress = RoundProgress(
-            number, [], rate_of(origin.settings), size, simulated=isinstance(grid, World)
+            number, [], rate_of(origin.settings), size, simulated=isinstance(grid, World), bans=self.bans
         )
         with progress.phase("train"):
             arrays, metrics = self._step(self._fill(grid, origin), origin.weights)
@@ -126,7 +126,8 @@ class BufferedStrategy(FederatedStrategy):
         population, slots = self._population(grid), self._slots
         self._progress.population = len(population)
         free = (self._pace.concurrency or len(population)) - len(slots.working)
-        drawn = self._draws.next(free, grid, population, slots.clients())
+        banned = self._progress.note_banned(population)
+        drawn = self._draws.next(free, grid, population, slots.clients(), banned)
         if not drawn:
             return
         due, loads = slots.clock() + self._timeout, population.loads(list(drawn))

@@ -19,8 +19,9 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from strategies import wire
+from strategies.bans import Bans
 from strategies.census import Census
-from strategies.clock import World, await_online, simulated_seconds
+from strategies.clock import World, simulated_seconds
 from strategies.composition import Composition
 from strategies.errors import StrategyError
 from strategies.evaluation import gather
@@ -31,6 +32,7 @@ from strategies.requests import NOTHING, Correspondence, RequestWriter, packs_fo
 from strategies.rounds import RoundInFlight, RoundProgress, rate_of
 from strategies.samplers import draw
 from strategies.seeding import generator
+from strategies.selection import losses_by, select
 from strategies.server_model import ServerModel
 from strategies.step_fold import StepFold
 from strategies.terms import RoundRules, RoundTerms, due
@@ -74,6 +76,7 @@ class FederatedStrategy(Strategy):
         self.census = census
         self.arrays: ArrayRecord | None = None
         self.model = ServerModel(composition)
+        self.bans = Bans(self.rules.bans)
         self._progress = RoundProgress(0)
         self._letters = Correspondence(ArrayRecord(), [])  # of the phase that was configured last
         self._round: RoundInFlight | None = None
@@ -114,7 +117,8 @@ class FederatedStrategy(Strategy):
                 scores = self._evaluate(grid, number, result, timeout, evaluate_config or ConfigRecord())
             central = evaluate_fn if due(number, self.rules.evaluate_every, num_rounds) else None
             self._finish_round(grid, result, central, scores)
-            skipped = skipped + 1 if self._progress.skipped else 0
+            if not self._progress.drawn_empty:
+                skipped = skipped + 1 if self._progress.skipped else 0
             self._progress.end_run_if_hopeless(skipped, self.rules.max_skipped_rounds)
         return result
 
@@ -122,17 +126,17 @@ class FederatedStrategy(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Draw the cohort and write one message per node (or more, by ``clients_per_message``)."""
-        population = self._population(grid)
-        sampler = self.composition.sampler
-        cohort = sampler.sample(server_round, await_online(grid, population), self.seed)
+        population, sampler, simulated = self._population(grid), self.composition.sampler, isinstance(grid, World)
+        # A world picks the first to finish itself, and says what became of the others: they are waited for.
+        goal = 0 if simulated else sampler.goal
+        progress = self._progress = RoundProgress(
+            server_round, goal=goal, population=len(population), simulated=simulated, bans=self.bans
+        )
+        cohort = self._select(arrays, grid, population)
         weights = self.model.weights_of(arrays)
         terms = RoundTerms.of(self.composition, self.rules, len(cohort), self.model.states, sampler.goal)
         settings = {**config, **self.round_config(server_round), **terms.settings()}
-        # A world picks the first to finish itself, and says what became of the others: they are waited for.
-        simulated = isinstance(grid, World)
-        goal = 0 if simulated else sampler.goal
-        rate, clients = rate_of(settings), len(population)
-        progress = self._progress = RoundProgress(server_round, cohort, rate, goal, clients, simulated)
+        progress.learning_rate = rate_of(settings)
         messages = self._write("train", server_round, arrays, grid, cohort, settings, terms.beside())
         described = population.described(cohort)
         self._round = RoundInFlight(progress, weights, terms, settings, described, self._letters)
@@ -184,11 +188,16 @@ class FederatedStrategy(Strategy):
     ) -> ClientScores | None:
         with self._progress.phase("evaluate-federated"):
             self.configure_evaluate(number, result.arrays, config, grid)
-            replies = self._letters.exchange(grid, timeout)
-            scores = gather(self._letters, replies, number, self.rules.limits.max_weight)
-        self._progress.add_bytes(self._letters.bytes_down, self._letters.bytes_up)
+            scores = self._scores(grid, timeout)
         if scores is not None:
             result.evaluate_metrics_clientapp[number] = MetricRecord(scores.summary())
+        return scores
+
+    def _scores(self, grid: Grid, timeout: float) -> ClientScores | None:
+        """Exchange the messages that were written last, and return what the clients say of the model."""
+        replies = self._letters.exchange(grid, timeout)
+        scores = gather(self._letters, replies, self._progress.round, self.rules.limits.max_weight)
+        self._progress.add_bytes(self._letters.bytes_down, self._letters.bytes_up)
         return scores
 
     def _finish_round(
@@ -206,6 +215,14 @@ class FederatedStrategy(Strategy):
             observer(record)
 
     # The parts of a round.
+
+    def _select(self, arrays: ArrayRecord, grid: Grid, population: Population) -> list[str]:
+        def evaluate(clients: Sequence[str], settings: Mapping[str, ConfigRecordValues]) -> ClientScores | None:
+            self._write("evaluate", self._progress.round, arrays, grid, clients, settings)
+            return self._scores(grid, self._timeout)
+
+        losses = losses_by(evaluate, self._progress)
+        return select(self.composition.sampler, self.seed, grid, population, self._progress, losses)
 
     def _write(
         self,

@@ -44,8 +44,9 @@ class RoundRecord:
     """One round, as measured. ``round`` counts from 1; round 0 is the evaluation of the initial weights.
 
     ``bytes_down`` and ``bytes_up`` are the sizes of the messages as Flower serializes them. ``seconds`` maps a phase
-    ("train", "aggregate", "evaluate-federated", "evaluate-central", "total") to its duration in seconds.
-    ``rejected`` counts the selected clients whose update did not count, by reason. ``simulated_seconds`` is what the
+    ("select", "train", "aggregate", "evaluate-federated", "evaluate-central", "total") to its duration in seconds.
+    ``rejected`` counts the selected clients whose update did not count, by reason; ``banned`` those that could not be
+    selected for what they had done before. ``simulated_seconds`` is what the
     clock of a simulated world showed at the end of the round, None where time is real. ``staleness`` holds the "mean"
     and the "largest" number of steps that the model had made since the clients of this step began; None where all begin
     from the present model.
@@ -55,6 +56,7 @@ class RoundRecord:
     selected: tuple[str, ...] = ()
     accepted: tuple[str, ...] = ()
     rejected: Mapping[str, int] = field(default_factory=dict)
+    banned: int = 0
     skipped: bool = False
     learning_rate: float | None = None
     train: Mapping[str, float] = field(default_factory=dict)
@@ -78,6 +80,7 @@ class RoundRecord:
             "accepted": len(self.accepted),
             "participation": self.participation(),
             "rejected": dict(self.rejected),
+            "banned": self.banned,
             "skipped": self.skipped,
             "learning-rate": self.learning_rate,
             "train": dict(self.train),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -14,7 +14,9 @@ from flwr.app import ConfigRecordValues, Message
 from strategies import wire
 from strategies.admission import Reason
 from strategies.aggregators import Aggregator
+from strategies.bans import Bans
 from strategies.errors import LayoutError, StrategyError
+from strategies.population import Population
 from strategies.records import ClientScores, RoundRecord
 from strategies.replies import Outcome, Rejection
 from strategies.requests import Correspondence
@@ -30,6 +32,8 @@ WAYS_OF_THE_WORLD = frozenset({Reason.DROPOUT, Reason.LATE})  # of a simulated o
 NO_MEANS = frozenset({wire.NUM_EXAMPLES, wire.STEPS})  # numbers of which a mean over clients says nothing
 NOBODY_CONNECTED = "no node with clients was connected"
 NOBODY_ONLINE = "no client is online, and none will ever be ('availability', 'availability-trace')"
+NOBODY_ALLOWED = "every client that is or will be online is banned ('ban-after', 'ban-rounds')"
+NOBODY_DRAWN = "chance has drawn no client ('selection' 'poisson': the larger 'clients-per-round', the rarer that is)"
 
 
 @dataclass
@@ -39,6 +43,7 @@ class RoundProgress:
     ``counted`` holds (client, weight, metrics) of each update that counts. With a ``goal`` the round is complete when
     so many do, and what comes later is surplus. ``population`` is the number of clients there are, online or not.
     ``simulated`` says that the clients live in a simulated world, in which it is usual to drop out or to be late.
+    ``bans`` learns what each client did; ``banned`` clients could not be drawn, and ``offered`` ones could.
     """
 
     round: int
@@ -47,6 +52,9 @@ class RoundProgress:
     goal: int = 0
     population: int = 0
     simulated: bool = False
+    bans: Bans = field(default_factory=Bans)
+    banned: int = 0
+    offered: int = 0
     counted: list[Counted] = field(default_factory=list)
     rejected: Counter[str] = field(default_factory=Counter)
     staleness: list[int] = field(default_factory=list)  # steps of the server that each counted update has missed
@@ -82,10 +90,14 @@ class RoundProgress:
         except (LayoutError, OverflowError) as error:
             reason = Reason(error.reason) if isinstance(error, LayoutError) else Reason.NORM
             self._reject_all(clients, reason, str(error))
+            return
+        for client in clients:
+            self.bans.clear(client)
 
     def reject(self, rejection: Rejection) -> None:
         """Count a rejection under its reason, and warn of the first few of a round, unless they are to be expected."""
         self.rejected[rejection.reason.value] += 1
+        self.bans.hold_against(rejection.client, rejection.reason, self.round)
         usual = rejection.reason == Reason.SURPLUS or (self.simulated and rejection.reason in WAYS_OF_THE_WORLD)
         if self.first_rejection is None or not (usual or self.unusual):
             self.first_rejection = rejection
@@ -107,8 +119,26 @@ class RoundProgress:
         if good >= needed:
             return aggregator.shortfall(good)
         if not self.cohort:
-            return NOBODY_ONLINE if self.population else NOBODY_CONNECTED
+            return self._why_nobody()
         return f"{good} of {len(self.cohort)} clients gave a good reply, but {needed} are needed ('min-replies')"
+
+    def note_banned(self, population: Population) -> Collection[str]:
+        """Return the clients that must not be asked in this round, and count those of them that there are."""
+        banned = self.bans.banned(self.round)
+        self.banned = sum(client in population for client in banned)
+        return banned
+
+    def _why_nobody(self) -> str:
+        if self.drawn_empty:
+            return NOBODY_DRAWN
+        if self.banned:
+            return NOBODY_ALLOWED
+        return NOBODY_ONLINE if self.population else NOBODY_CONNECTED
+
+    @property
+    def drawn_empty(self) -> bool:
+        """Whether clients were there and the sampler drew none: a legal outcome, which ends no run."""
+        return self.offered > 0 and not self.cohort
 
     def skip(self, why: str) -> tuple[None, None]:
         """Let the round not count; returns what Flower takes for no new weights and no metrics."""
@@ -151,6 +181,7 @@ class RoundProgress:
             selected=tuple(self.cohort),
             accepted=tuple(sorted(client for client, _, _ in self.counted)),
             rejected=dict(self.rejected),
+            banned=self.banned,
             skipped=bool(self.skipped),
             learning_rate=self.learning_rate,
             train=self.train_metrics(),

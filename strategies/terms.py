@@ -11,6 +11,7 @@ from flwr.app import ArrayRecord, ConfigRecordValues
 from strategies import wire
 from strategies.admission import Limits
 from strategies.aggregators import WeightedMean
+from strategies.bans import BanRules
 from strategies.composition import Composition
 from strategies.fixed_point import MAX_WEIGHT, share
 from strategies.replies import ReplyReader
@@ -36,6 +37,7 @@ class RoundRules:
     federated_evaluate_every: int = 0
     federated_evaluate_clients: int = 0
     round_deadline: float = 0.0
+    bans: BanRules = field(default_factory=BanRules)
 
 
 def due(number: int, every: int, num_rounds: int) -> bool:

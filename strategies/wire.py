@@ -46,6 +46,8 @@ RUN = "run"  # under which name clients keep their states
 COMMITTED, COMMITTED_ROUND = "committed", "committed-round"  # when a client's update counted last; 0 = never
 VERSION, REASONS, DETAILS = "version", "reasons", "details"
 
+DATA_PART, TRAIN_PART = "data-part", "train"  # which of its examples a client evaluates on; its test part by default
+
 NUM_EXAMPLES = "num-examples"
 STEPS = "steps"
 VECTOR = "vector"

@@ -100,6 +100,11 @@ def test_each_client_evaluates_the_global_weights_on_its_test_part(trainer: Fake
     assert "arrays" not in content and not content["update"]
 
 
+def test_each_client_evaluates_on_what_it_trains_on_where_the_server_asks_so(trainer: FakeTrainer) -> None:
+    ask("evaluate", **{"data-part": "train"})
+    assert [call["data"] for call in trainer.calls] == ["train a", "train b"]
+
+
 def pack(clients: list[str]) -> dict[str, object]:
     return {"clients": clients, "seeds": list(range(1, len(clients) + 1))}
 

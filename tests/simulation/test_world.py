@@ -238,8 +238,10 @@ def test_waiting_goes_to_the_next_slot_in_which_somebody_is_online() -> None:
     census = Census(grid, 5.0)
     census.start(1, 5.0)
     ids = [client.id for client in census.population().clients]
-    assert grid.wait_for_clients() and grid.online(ids)
+    assert grid.wait_for_clients() and (present := grid.online(ids))
     assert grid.now() % SLOT_SECONDS == 0
+    assert grid.wait_for_clients(present) and set(grid.online(ids)) - set(present)
+    assert not grid.wait_for_clients(ids)
 
 
 # What is told of devices.

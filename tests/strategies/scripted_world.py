@@ -58,7 +58,7 @@ class ScriptedWorld(InlineGrid):
     def online(self, clients: Sequence[str]) -> list[str]:
         return [] if self.never_online else [one for one in clients if not self.away(one, self.time)]
 
-    def wait_for_clients(self) -> bool:
+    def wait_for_clients(self, banned: Collection[str] = frozenset()) -> bool:
         self.time += 1.0
         return not self.never_online
 

@@ -47,4 +47,15 @@ def test_the_clock_moves_to_when_somebody_is_online() -> None:
     assert ids(await_online(world, PEOPLE)) == ["2"] and world.time == 7.0
     world = ScriptedWorld.with_nodes(never_online=True)
     assert list(await_online(world, PEOPLE)) == []
+
+
+def test_the_banned_are_as_good_as_offline() -> None:
+    world = ScriptedWorld.with_nodes(away=lambda client, now: now < 7 and client != "2")
+    assert ids(online(world, PEOPLE, {"2"})) == []
+    assert ids(await_online(world, PEOPLE, {"2"})) == ["0", "1", "3"] and world.time == 7.0
+    assert ids(online(InlineGrid.of(app(), 2), PEOPLE, {"2", "gone"})) == ["0", "1", "3"]
+    assert ids(await_online(world, PEOPLE, set(PEOPLE.ids))) == [] and world.time == 7.0  # nobody to wait for
+
+
+def test_nobody_is_waited_for_where_there_is_nobody() -> None:
     assert list(await_online(ScriptedWorld.with_nodes(), Population([], []))) == []

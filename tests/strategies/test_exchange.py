@@ -183,7 +183,7 @@ class PromptGrid(InlineGrid):
     def online(self, clients: Sequence[str]) -> list[str]:
         return list(clients)
 
-    def wait_for_clients(self) -> bool:
+    def wait_for_clients(self, banned: Collection[str] = ()) -> bool:
         return True
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:

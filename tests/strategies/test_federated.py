@@ -581,7 +581,7 @@ def test_a_round_begins_when_somebody_is_online() -> None:
 
 def test_a_round_for_which_nobody_will_ever_be_online_is_skipped_with_a_sentence() -> None:
     world = ScriptedWorld.with_nodes(away=lambda client, now: now >= 2)
-    world.wait_for_clients = lambda: False  # type: ignore[method-assign]
+    world.wait_for_clients = lambda banned=(): False  # type: ignore[method-assign]
     with pytest.raises(StrategyError, match="the last because no client is online, and none will ever be"):
         in_world(world, 9)
 

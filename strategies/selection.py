@@ -1,0 +1,42 @@
+"""The beginning of a round: who can be asked, whom the sampler draws, and what it may ask them before it decides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from flwr.app import ConfigRecordValues
+
+from strategies import wire
+from strategies.clock import await_online
+from strategies.population import Population
+from strategies.records import ClientScores
+from strategies.rounds import RoundProgress
+from strategies.samplers import Losses, Sampler
+
+Evaluate = Callable[[Sequence[str], Mapping[str, ConfigRecordValues]], ClientScores | None]
+"""Asks these clients to evaluate the present model, with these settings."""
+
+
+def select(
+    sampler: Sampler, seed: int, grid: object, population: Population, progress: RoundProgress, losses: Losses
+) -> list[str]:
+    """Return the cohort of a round: of the clients that are online, or will be first, without those that are banned."""
+    banned = progress.note_banned(population)
+    offered = await_online(grid, population, banned)
+    progress.offered = len(offered)
+    progress.cohort = sampler.sample(progress.round, offered, seed, losses)
+    return progress.cohort
+
+
+def losses_by(evaluate: Evaluate, progress: RoundProgress) -> Losses:
+    """Return what asks clients for the loss of the present model on their training examples.
+
+    A client of another framework, which does not know that setting, answers with the loss on whatever it evaluates on.
+    """
+
+    def ask(clients: Sequence[str]) -> dict[str, float]:
+        with progress.phase("select"):
+            scores = evaluate(clients, {wire.DATA_PART: wire.TRAIN_PART})
+        return {} if scores is None else dict(zip(scores.clients, scores.losses, strict=True))
+
+    return ask
