@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 DETAIL_LENGTH = 500
 BEGINNING, OMISSION = 80, " ... "
-OF_MESSAGE = frozenset({wire.CLIENTS, wire.SEEDS, wire.SHARES, wire.PART})  # settings that are no single client's
+OF_MESSAGE = frozenset({*wire.OF_EACH, wire.PART})  # settings that are no single client's
 
 _raised: ContextVar[bool] = ContextVar("client errors are raised", default=False)
 
@@ -153,15 +153,18 @@ def each_client(config: ConfigRecord) -> Iterator[tuple[str, ConfigRecord]]:
     clients = wire.text_list(config, wire.CLIENTS)
     seeds = wire.int_list(config, wire.SEEDS)
     shares = wire.float_list(config, wire.SHARES) if wire.SHARES in config else [1.0] * len(clients)
-    for values, named in ((seeds, "seeds"), (shares, "shares")):
+    lists: dict[str, Sequence[ConfigRecordValues]] = {wire.SEEDS: seeds, wire.SHARES: shares}
+    if wire.COMMITTED in config:
+        lists[wire.COMMITTED] = wire.int_list(config, wire.COMMITTED)
+    for key, values in lists.items():
         if len(values) != len(clients):
-            raise StrategyError(f"The message lists {len(clients)} clients but {len(values)} {named}.")
+            raise StrategyError(f"The message lists {len(clients)} clients but {len(values)} {key}.")
     if not all(0 < share <= 1 for share in shares):
         raise StrategyError(f"The shares of a message must be above 0 and at most 1, but are {shares}.")
     common = {key: value for key, value in config.items() if key not in OF_MESSAGE}
-    for client, seed, share in zip(clients, seeds, shares, strict=True):
-        own = {**common, wire.CLIENT: client, wire.SEED: seed, wire.SHARE: share}
-        yield client, wire.filled(ConfigRecord(), own)
+    for place, client in enumerate(clients):
+        own = {wire.OF_EACH[key]: values[place] for key, values in lists.items()}
+        yield client, wire.filled(ConfigRecord(), {**common, wire.CLIENT: client, **own})
 
 
 @dataclass(frozen=True)

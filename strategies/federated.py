@@ -234,7 +234,8 @@ class FederatedStrategy(Strategy):
         settings: Mapping[str, ConfigRecordValues],
         beside: Mapping[str, ArrayRecord] = NOTHING,
     ) -> list[Message]:
-        writer = RequestWriter(kind, number, self.seed, arrays, settings, beside, self._timeout + GRACE)
+        committed = self.model.committed if kind == "train" and self.composition.keeps_client_state else None
+        writer = RequestWriter(kind, number, self.seed, arrays, settings, beside, self._timeout + GRACE, committed)
         packs = packs_for(grid, self._census(grid).population(), clients, self.rules.clients_per_message)
         self._letters = Correspondence(arrays, [(writer.write(node, pack), pack) for node, pack in packs])
         return self._letters.messages

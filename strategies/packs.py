@@ -17,8 +17,6 @@ from strategies.errors import StrategyError
 from strategies.fixed_point import FixedPointSum
 from strategies.replies import Pack, payloads
 
-LISTS = (wire.CLIENTS, wire.SEEDS, wire.SHARES)
-
 
 def split(content: RecordDict, groups: Sequence[Sequence[str]] | None = None) -> list[RecordDict]:
     """Split the content of a request into one for each group of its clients; without groups, for each client.
@@ -37,7 +35,7 @@ def split(content: RecordDict, groups: Sequence[Sequence[str]] | None = None) ->
 
 
 def _part(content: RecordDict, config: ConfigRecord, places: Sequence[int], is_part: bool) -> RecordDict:
-    lists = {key: values for key in LISTS if isinstance(values := config.get(key), list)}
+    lists = {key: values for key in wire.OF_EACH if isinstance(values := config.get(key), list)}
     cut = {key: [values[place] for place in places] for key, values in lists.items()}
     part = content.copy()
     part[wire.CONFIG] = wire.filled(ConfigRecord(), {**config, **cut, wire.PART: is_part})

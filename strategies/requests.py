@@ -27,7 +27,8 @@ class RequestWriter:
     records of arrays: the weights and what is ``beside`` them.
 
     Each client gets a seed of its own, derived from (run seed, round, client, kind), so that what it does at random
-    does not depend on the others, on the node or on the message it travels in.
+    does not depend on the others, on the node or on the message it travels in. ``committed`` says when each client's
+    update counted last, where clients keep state.
     """
 
     kind: str
@@ -37,6 +38,7 @@ class RequestWriter:
     settings: Mapping[str, ConfigRecordValues]
     beside: Mapping[str, ArrayRecord] = field(default_factory=dict)
     ttl: float | None = None
+    committed: Mapping[str, int] | None = None
 
     def write(self, node: int, clients: Sequence[str]) -> Message:
         """Return the message to a node that asks these of its clients."""
@@ -46,6 +48,8 @@ class RequestWriter:
             wire.CLIENTS: list(clients),
             wire.SEEDS: [child_seed(self.seed, self.round, client, self.kind) for client in clients],
         }
+        if self.committed is not None:
+            config[wire.COMMITTED] = [self.committed.get(client, 0) for client in clients]
         content = RecordDict({wire.ARRAYS: self.arrays, **self.beside, wire.CONFIG: ConfigRecord(config)})
         return Message(content, node, self.kind, ttl=self.ttl, group_id=str(self.round))
 

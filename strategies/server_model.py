@@ -22,11 +22,13 @@ class ServerModel:
     """The states of a strategy's parts, and the weights that were read or made last.
 
     These are kept as the record that is sent and as the flat vector that is stepped, so that a round need not read what
-    the one before it has just written.
+    the one before it has just written. ``committed`` is the round in which each client's update counted last: all that
+    the server remembers of the states that clients keep.
     """
 
     composition: Composition
     states: StrategyStates = field(default_factory=StrategyStates)
+    committed: dict[str, int] = field(default_factory=dict)
     _last: tuple[ArrayRecord, wire.GlobalWeights] | None = None
     _started: bool = False
 
@@ -52,6 +54,7 @@ class ServerModel:
             return None
         objective, aggregator = taken.observation.state(population), taken.fold.state()
         self.states = StrategyStates(objective, aggregator, privacy, server_optimizer)
+        self.committed.update(dict.fromkeys(taken.clients, round))
         return self._record_of(weights.layout, flat)
 
     def _record_of(self, layout: ModelLayout, flat: FloatVector) -> ArrayRecord:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flwr.app import ConfigRecordValues
 
@@ -19,11 +19,12 @@ Counted = tuple[str, float, Mapping[str, float]]
 
 @dataclass
 class StepFold:
-    """The updates of one step so far."""
+    """The updates of one step so far; ``clients`` are those whose updates count."""
 
     aggregator: Aggregator
     fold: Fold
     observation: Observation
+    clients: list[str] = field(default_factory=list)
 
     @classmethod
     def start(
@@ -45,8 +46,10 @@ class StepFold:
         if isinstance(outcome, PartialSum):
             self.fold.merge(outcome)
             self.observation.merge(outcome)
+            self.clients.extend(outcome.clients)
             return [(client, weight, outcome.metrics.get(client, {})) for client, weight in outcome.weights.items()]
         self.observation.check(outcome)
         self.fold.add(outcome)
         self.observation.add(outcome)
+        self.clients.append(outcome.client)
         return [(outcome.client, self.aggregator.weight_of(outcome), outcome.metrics)]

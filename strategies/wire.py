@@ -44,6 +44,8 @@ CORRECTION = "correction"  # arrays like the weights, which the client adds to e
 DEADLINE, GOAL = "deadline", "goal"  # simulated seconds a round may take, and good updates it needs; 0 = no limit, all
 RUN = "run"  # under which name clients keep their states
 COMMITTED, COMMITTED_ROUND = "committed", "committed-round"  # when a client's update counted last; 0 = never
+OF_EACH = {CLIENTS: CLIENT, SEEDS: SEED, SHARES: SHARE, COMMITTED: COMMITTED_ROUND}
+"""Settings that list a value for each client of a message, and what each client's own is called."""
 VERSION, REASONS, DETAILS = "version", "reasons", "details"
 
 DATA_PART, TRAIN_PART = "data-part", "train"  # which of its examples a client evaluates on; its test part by default

@@ -185,6 +185,14 @@ def test_every_client_gets_its_own_name_and_seed_and_the_common_settings() -> No
     assert dict(configs["4"]) == {"rate": 0.5, "client": "4", "seed": child_seed(0, 1, "4", "train"), "share": 1.0}
 
 
+def test_every_client_learns_when_its_update_counted_last_where_the_request_says_so() -> None:
+    configs = dict(each_client(wire.config_of(request(["4", "1"], committed=[7, 0]))))
+    assert [config["committed-round"] for config in configs.values()] == [7, 0]
+    assert all("committed" not in config for config in configs.values())
+    with pytest.raises(StrategyError, match="2 clients but 1 committed"):
+        list(each_client(wire.config_of(request(["4", "1"], committed=[7]))))
+
+
 def test_as_many_seeds_as_clients_are_needed() -> None:
     with pytest.raises(StrategyError, match="2 clients but 1 seeds"):
         list(each_client(ConfigRecord({"clients": ["0", "1"], "seeds": [1]})))

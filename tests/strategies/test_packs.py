@@ -112,10 +112,11 @@ def test_merging_is_associative() -> None:
 
 
 def test_lists_are_cut_alike_and_all_else_is_shared() -> None:
-    whole = request(shares=[1.0, 0.5, 0.25, 1.0, 0.75])
+    whole = request(shares=[1.0, 0.5, 0.25, 1.0, 0.75], committed=[0, 3, 0, 0, 2])
     part = packs.split(whole, [["4", "1"]])[0]
     config = wire.settings_of(part)
     assert (config["clients"], config["seeds"], config["shares"]) == (["4", "1"], [14, 11], [0.75, 0.5])
+    assert config["committed"] == [2, 3]
     assert config["rate"] == 0.1 and part["arrays"] is whole["arrays"]
     assert wire.settings_of(whole)["clients"] == CLIENTS and "part" not in wire.settings_of(whole)
 

@@ -1,6 +1,7 @@
 """The requests of a phase and the replies to them: seeds, names, bytes, and who has not been answered for."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from flwr.app import ArrayRecord, Message, RecordDict
@@ -45,6 +46,11 @@ def test_a_request_says_which_clients_with_which_seeds_in_which_round() -> None:
     metadata = request.metadata
     assert (metadata.dst_node_id, metadata.message_type, metadata.group_id, metadata.ttl) == (5, "train", "3", 60.0)
     np.testing.assert_array_equal(request.content["arrays"]["bias"].numpy(), [0.25])
+
+
+def test_where_clients_keep_state_a_request_says_which_of_it_counted() -> None:
+    keeping = replace(writer(), committed={"a": 2, "c": 1})
+    assert wire.int_list(wire.config_of(over_the_wire(keeping.write(5, ["b", "a"]))), "committed") == [0, 2]
 
 
 def test_seeds_differ_between_training_and_evaluation() -> None:

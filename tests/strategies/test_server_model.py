@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from strategies import registry, wire
+from strategies.fixed_point import FixedPointSum
 from strategies.server_model import ServerModel
 from strategies.step_fold import StepFold
-from strategies.updates import Update
+from strategies.updates import PartialSum, Update
 
 START = {"kernel": np.array([[1.0, 2.0]], np.float32), "steps": np.array(7, np.int64)}
 
@@ -64,5 +65,29 @@ def test_a_step_to_what_is_not_finite_changes_nothing() -> None:
     weights = server.weights_of(record)
     with np.errstate(over="ignore"):
         assert server.step(folded(server, 1e3, 0.0, 0.0), weights, 1, 10) is None
+    assert server.committed == {}
     assert server.weights_of(record) is weights
     assert np.isfinite(weights.flat).all()
+
+
+def test_it_remembers_when_each_clients_update_counted_last() -> None:
+    server, record = model(), wire.array_record(START)
+    for number, clients in ((1, "ab"), (4, "bc")):
+        step = StepFold.start(server.composition, server.states, {}, 3)
+        for client in clients:
+            step.take(Update(client, np.ones(3, np.float32), 1.0))
+        moved = server.step(step, server.weights_of(record), number, 10)
+        assert moved is not None
+        record = moved
+    assert server.committed == {"a": 1, "b": 4, "c": 4}
+
+
+def test_the_clients_of_a_partial_sum_count_too() -> None:
+    server, record = model(), wire.array_record(START)
+    total = FixedPointSum(3)
+    total.add(np.ones(3, np.float32), 1.0)
+    total.add(np.ones(3, np.float32), 2.0)
+    step = StepFold.start(server.composition, server.states, {}, 3)
+    step.take(PartialSum(total, {"a": 1.0, "b": 2.0}, {}))
+    server.step(step, server.weights_of(record), 3, 10)
+    assert server.committed == {"a": 3, "b": 3}
