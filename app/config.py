@@ -112,6 +112,10 @@ class RunConfig(BaseModel):
         0.5, "fedbuff: an update that is s steps old weighs (1 + s) ** -exponent", ge=0, le=100
     )
     max_staleness: int = _federation(0, "fedbuff: older updates are rejected (in steps); 0 = no limit", ge=0)
+    proximal_mu: float = _federation(
+        0.01, "fedprox: how strongly clients are drawn to the global model; papers tune it from 0.001 to 1", ge=0, le=1e3
+    )
+    adaptive_mu: bool = _federation(False, "fedprox: mu follows the training loss up and down, from proximal-mu on")
 
     min_nodes: int = _guard(1, "nodes to wait for at the start", ge=1)
     node_timeout: float = _guard(300.0, "seconds to wait for min-nodes", gt=0, le=1e7)

@@ -25,6 +25,8 @@ ONLY_WITH: dict[str, dict[str, tuple[str, ...]]] = {
     "concurrency": {"strategy": ("fedbuff",)},
     "staleness-exponent": {"strategy": ("fedbuff",)},
     "max-staleness": {"strategy": ("fedbuff",)},
+    "proximal-mu": {"strategy": ("fedprox",)},
+    "adaptive-mu": {"strategy": ("fedprox",)},
     "server-momentum": {"strategy": ("fedavgm",), "server-optimizer": ("fedavgm",)},
     "server-nesterov": {"strategy": ("fedavgm",), "server-optimizer": ("fedavgm",)},
     "server-beta1": {"strategy": MOMENTS, "server-optimizer": MOMENTS},

@@ -158,6 +158,8 @@ CONTRADICTIONS: list[tuple[dict[str, object], str]] = [
     ({"buffer-size": 5}, "'buffer-size' is 5, but does nothing with strategy 'fedavg'"),
     ({"concurrency": 5}, "'concurrency' is 5, but does nothing with strategy 'fedavg'"),
     ({"staleness-exponent": 1.0}, "'staleness-exponent' is 1.0, but does nothing with strategy 'fedavg'"),
+    ({"proximal-mu": 1.0}, "'proximal-mu' is 1.0, but does nothing with strategy 'fedavg'"),
+    ({"adaptive-mu": True, "strategy": "scaffold"}, "'adaptive-mu' is True, but does nothing with strategy 'scaffold'"),
     ({"max-staleness": 5}, "'max-staleness' is 5, but does nothing with strategy 'fedavg'"),
     (
         {"server-momentum": 0.5},
@@ -228,6 +230,7 @@ def test_contradictions_are_refused(values: dict[str, object], sentence: str) ->
         {"server-momentum": 0.5, "server-nesterov": True, "server-optimizer": "fedavgm"},
         {"server-beta1": 0.5, "server-beta2": 0.5, "server-epsilon": 1.0, "strategy": "fedyogi"},
         {"server-epsilon": 1.0, "server-optimizer": "fedadagrad", "strategy": "fedbuff"},
+        {"proximal-mu": 0.0, "adaptive-mu": True, "strategy": "fedprox", "aggregator": "normalized-mean"},
         {"server-optimizer": "keras:sgd", "server-optimizer-args": "momentum=0.5"},
         {"regions": "here:0.5:0"},
         {"availability": 0.5, "network-mbps": 1.0},
