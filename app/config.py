@@ -113,7 +113,7 @@ class RunConfig(BaseModel):
     )
     max_staleness: int = _federation(0, "fedbuff: older updates are rejected (in steps); 0 = no limit", ge=0)
     proximal_mu: float = _federation(
-        0.01, "fedprox: how strongly clients are drawn to the global model; papers tune it from 0.001 to 1", ge=0, le=1e3
+        0.01, "fedprox: how strongly clients are drawn to the global model; often from 0.001 to 1", ge=0, le=1e3
     )
     adaptive_mu: bool = _federation(False, "fedprox: mu follows the training loss up and down, from proximal-mu on")
 
