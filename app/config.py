@@ -144,8 +144,11 @@ class RunConfig(BaseModel):
     network_spread: float = _world(0.0, "sigma of the log-normal spread of the clients' network speeds", ge=0, le=10)
     dropout: float = _world(0.0, "probability that a client drops out before its round's work is done", ge=0, lt=1)
     round_deadline: float = _world(0.0, "simulated seconds that a round may take; 0 = no deadline", ge=0, le=1e9)
+    straggler_share: float = _world(
+        0.0, "share of a round's clients that get only some of their epochs done, drawn anew each time", ge=0, le=1
+    )
     stragglers: Literal["drop", "partial"] = _world(
-        "drop", "clients past the deadline: dropped, or send what they have done by then"
+        "drop", "clients past the deadline or drawn as stragglers: dropped, or send what they have done by then"
     )
 
     @field_validator(*RULES)

@@ -119,6 +119,11 @@ def _buffer(config: RunConfig) -> Iterator[str]:
             f"The key 'over-selection' is {config.over_selection:g}, but 'strategy' 'fedbuff' waits for no cohort: "
             "leave it at 1, or change 'strategy'."
         )
+    if config.straggler_share > 0:
+        yield (
+            f"The key 'straggler-share' is {config.straggler_share:g}, but 'strategy' 'fedbuff' has no rounds of which "
+            "it could be a share: leave it at 0, or change 'strategy'."
+        )
     if config.clients_per_message > 1:
         yield (
             f"The key 'clients-per-message' is {config.clients_per_message}, but with 'strategy' 'fedbuff' every "
@@ -137,10 +142,16 @@ def _buffer(config: RunConfig) -> Iterator[str]:
 
 
 def _world(config: RunConfig) -> Iterator[str]:
-    if config.stragglers == "partial" and config.round_deadline == 0:
+    if config.stragglers == "partial" and config.round_deadline == 0 and config.straggler_share == 0:
         yield (
-            "The key 'stragglers' is 'partial', but without a deadline nobody is late: set 'round-deadline', or "
-            "'stragglers' to 'drop'."
+            "The key 'stragglers' is 'partial', but without a deadline nobody is late: set 'round-deadline' or "
+            "'straggler-share', or 'stragglers' to 'drop'."
+        )
+    if config.straggler_share > 0 and (config.local_steps or config.local_epochs) == 1:
+        key = "local-steps" if config.local_steps else "local-epochs"
+        yield (
+            f"The key 'straggler-share' is {config.straggler_share:g}, but who does only one cannot do some of them: "
+            f"raise '{key}', or leave 'straggler-share' at 0."
         )
     if config.round_deadline > config.round_timeout:
         yield (

@@ -19,13 +19,15 @@ from simulation.fates import Work
 from simulation.trace import read_trace
 from tasks.local_training import LocalTraining
 
+HAIR = 1e-12  # so that the share of the steps that a client does, rounded down, is all of its epochs
+
 
 @dataclass(frozen=True)
 class Conditions:
     """Who is online, what devices they have, what they train and how often they are lost (a probability, ``dropout``).
 
     ``patience`` is how many simulated seconds nobody is waited for longer; ``partial`` lets stragglers send what they
-    have done by the deadline of a round.
+    have done. ``straggler_share`` of the clients that are asked together get only some of their epochs done.
     """
 
     draws: Draws
@@ -35,6 +37,7 @@ class Conditions:
     dropout: float = 0.0
     patience: float = math.inf
     partial: bool = False
+    straggler_share: float = 0.0
 
     @classmethod
     def of(cls, config: RunConfig) -> Conditions:
@@ -56,6 +59,7 @@ class Conditions:
             config.dropout,
             config.round_timeout,
             config.stragglers == "partial",
+            config.straggler_share,
         )
 
     def work(self, clients: Sequence[str], seeds: Keys, examples: Floats, model_bytes: float, now: float) -> Work:
@@ -68,7 +72,16 @@ class Conditions:
         compute = self.devices.compute_seconds(crowd, seen)
         network = self.devices.network_seconds(crowd, 2 * model_bytes)
         lost = self._lost(crowd, seeds, compute + network, now)
-        return Work(compute, network, lost, uniforms(seeds, "rank"))
+        return Work(compute, network, lost, uniforms(seeds, "rank"), self._done(seeds))
+
+    def _done(self, seeds: Keys) -> Floats:
+        """Return 1, or for stragglers e / E, with e uniform in 1, ..., E - 1 of E epochs (or steps, where set)."""
+        whole = self.training.steps or self.training.epochs
+        chosen = np.argsort(uniforms(seeds, "straggler"))[: round(self.straggler_share * len(seeds))]
+        done = np.ones(len(seeds))
+        epochs = 1 + np.floor((whole - 1) * uniforms(seeds[chosen], "straggler-epochs"))
+        done[chosen] = np.minimum(1, epochs / whole * (1 + HAIR))
+        return done
 
     def _lost(self, crowd: Crowd, seeds: Keys, total: Floats, now: float) -> Floats:
         """Return after how long each client drops out: at a moment as likely as any other of its work, or never."""

@@ -14,7 +14,7 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from simulation.conditions import Conditions
-from simulation.fates import Terms, fates
+from simulation.fates import Terms, Work, fates
 from strategies import wire
 from strategies.admission import Reason
 from strategies.client import Row, pack_content
@@ -113,7 +113,7 @@ def _cuts_of_round(
     size = _bytes_of(wire.arrays_of(requests[0].content, wire.ARRAYS))
     work = conditions.work(clients, np.array(seeds, np.uint64), counts, size, now)
     fate = fates(work, terms)
-    details = _details(fate.reasons, work.total.tolist(), terms)
+    details = _details(fate.reasons, work, terms)
     start = 0
     for request, pack in zip(requests, packs, strict=True):
         part = slice(start, start + len(pack))
@@ -134,10 +134,15 @@ def _bytes_of(record: ArrayRecord) -> float:
     return float(sum(np.dtype(array.dtype).itemsize * np.prod(array.shape) for array in record.values()))
 
 
-def _details(reasons: Sequence[str], seconds: Sequence[float], terms: Terms) -> list[str]:
+def _details(reasons: Sequence[str], work: Work, terms: Terms) -> list[str]:
     key = "round-deadline" if terms.limit == terms.deadline else "round-timeout"
     has = f"simulated seconds, but it has {terms.limit:g} ('{key}')"
+    part = "of its training is done when it should send ('straggler-share')"
+
+    def detail(took: float, done: float) -> str:
+        return f"its work takes {took:.3g} {has}" if took > terms.limit else f"{done:.0%} {part}"
+
     return [
-        f"its work takes {took:.3g} {has}" if why == Reason.LATE else ""
-        for why, took in zip(reasons, seconds, strict=True)
+        detail(took, done) if why == Reason.LATE else ""
+        for why, took, done in zip(reasons, work.total.tolist(), work.done.tolist(), strict=True)
     ]

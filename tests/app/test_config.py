@@ -184,6 +184,9 @@ CONTRADICTIONS: list[tuple[dict[str, object], str]] = [
     ({"over-selection": 1.11, "num-clients": 11}, "which asks 12 clients in a round, but 'num-clients' is only 11"),
     ({"clients-per-round": 51, "over-selection": 1.1}, "'clients-per-round' is 51, but 'num-clients' is only 50"),
     ({"stragglers": "partial"}, "'stragglers' is 'partial', but without a deadline nobody is late"),
+    ({"straggler-share": 0.5, "local-epochs": 1}, "who does only one cannot do some of them: raise 'local-epochs'"),
+    ({"straggler-share": 0.5, "local-steps": 1}, "who does only one cannot do some of them: raise 'local-steps'"),
+    ({"straggler-share": 0.5, "strategy": "fedbuff"}, "'straggler-share' is 0.5, but 'strategy' 'fedbuff'"),
     ({"day-night": 0.5, "example-seconds": 1.0}, "'day-night' is 0.5, but no 'regions' say what time it is where"),
     (
         {"availability-trace": "trace.csv", "availability": 0.5, "network-mbps": 1.0},
@@ -232,6 +235,8 @@ def test_contradictions_are_refused(values: dict[str, object], sentence: str) ->
         {"server-epsilon": 1.0, "server-optimizer": "fedadagrad", "strategy": "fedbuff"},
         {"proximal-mu": 0.0, "adaptive-mu": True, "strategy": "fedprox", "aggregator": "normalized-mean"},
         {"server-optimizer": "keras:sgd", "server-optimizer-args": "momentum=0.5"},
+        {"straggler-share": 0.9, "stragglers": "partial"},
+        {"straggler-share": 0.9, "local-steps": 2},
         {"regions": "here:0.5:0"},
         {"availability": 0.5, "network-mbps": 1.0},
         {"day-night": 0.5, "regions": "here:1:0", "example-seconds": 1.0},

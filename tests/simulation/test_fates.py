@@ -15,7 +15,13 @@ NEVER = math.inf
 
 
 def fate(
-    times: list[float], terms: Terms, *, network: float = 0.0, lost: list[float] | None = None, rank: object = None
+    times: list[float],
+    terms: Terms,
+    *,
+    network: float = 0.0,
+    lost: list[float] | None = None,
+    rank: object = None,
+    done: list[float] | None = None,
 ) -> Fates:
     compute = np.array(times)
     work = Work(
@@ -23,6 +29,7 @@ def fate(
         np.full(len(times), network),
         np.array(lost or [NEVER] * len(times)),
         np.arange(len(times), dtype=float) if rank is None else np.array(rank, float),
+        np.array(done or [1.0] * len(times)),
     )
     return fates(work, terms)
 
@@ -102,12 +109,27 @@ def test_a_straggler_that_is_lost_before_the_deadline_sends_nothing() -> None:
     assert fate([100.0, 100.0], terms, lost=[9.0, 50.0]).reasons == ["dropout", ""]
 
 
+def test_who_gets_only_a_part_done_in_its_time_is_late_or_sends_the_part() -> None:
+    dropped = fate([3.0, 5.0, 2.0], Terms(), done=[1.0, 0.35, 0.5])
+    assert dropped.reasons == ["", "late", "late"]
+    assert dropped.answered.tolist() == [3.0, 5.0, 2.0]
+    kept = fate([3.0, 5.0, 2.0], Terms(partial=True), done=[1.0, 0.35, 0.5])
+    assert (kept.reasons, kept.shares.tolist()) == (["", "", ""], [1.0, 0.35, 0.5])
+    assert (kept.answered.tolist(), kept.end) == ([3.0, 5.0, 2.0], 5.0)
+
+
+def test_who_is_slow_and_gets_only_a_part_done_sends_a_part_of_the_part() -> None:
+    done = fate([16.0, 3.0], Terms(deadline=10.0, partial=True), network=2.0, done=[0.5, 0.5])
+    assert done.shares.tolist() == [0.25, 0.5]
+    assert fate([16.0, 3.0], Terms(deadline=10.0), network=2.0, done=[0.5, 0.5]).answered.tolist() == [10.0, 5.0]
+
+
 def test_a_client_without_work_can_be_lost_too() -> None:
     assert fate([0.0, 0.0], Terms(), lost=[0.0, NEVER]).reasons == ["dropout", ""]
 
 
 seconds = st.integers(0, 8).map(float)
-client = st.tuples(seconds, seconds, st.one_of(st.just(NEVER), seconds))
+client = st.tuples(seconds, seconds, st.one_of(st.just(NEVER), seconds), st.sampled_from([1.0, 1.0, 0.5]))
 terms = st.builds(
     Terms,
     deadline=st.integers(0, 9).map(float),
@@ -117,7 +139,7 @@ terms = st.builds(
 )
 
 
-def event(compute: float, network: float, lost: float, terms: Terms) -> tuple[float, str]:
+def event(compute: float, network: float, lost: float, done: float, terms: Terms) -> tuple[float, str]:
     """When the server hears of a client that it waits for, and what."""
     limit = min([terms.patience, *([terms.deadline] if terms.deadline else [])])
     due = compute + network
@@ -125,11 +147,15 @@ def event(compute: float, network: float, lost: float, terms: Terms) -> tuple[fl
         due = limit
     if lost <= due and lost <= limit:
         return terms.deadline or lost, "dropout"
-    return (due, "") if due <= limit else (limit, "late")
+    if due > limit:
+        return limit, "late"
+    return due, "" if done == 1 or terms.partial else "late"
 
 
 @given(st.lists(client, max_size=8), terms, st.randoms(use_true_random=False))
-def test_against_events_in_a_queue(clients: list[tuple[float, float, float]], terms: Terms, random: object) -> None:
+def test_against_events_in_a_queue(
+    clients: list[tuple[float, float, float, float]], terms: Terms, random: object
+) -> None:
     rank = list(range(len(clients)))
     random.shuffle(rank)  # type: ignore[attr-defined]
     events = [(*event(*client, terms), rank[index], index) for index, client in enumerate(clients)]
@@ -140,8 +166,8 @@ def test_against_events_in_a_queue(clients: list[tuple[float, float, float]], te
     if terms.goal and len(finishers) >= terms.goal:
         end = finishers[terms.goal - 1][0]
         reasons.update((index, "surplus") for _, index in finishers[terms.goal :])
-    compute, network, lost = (np.array([client[column] for client in clients]) for column in range(3))
-    done = fates(Work(compute, network, lost, np.array(rank, float)), terms)
+    compute, network, lost, part = (np.array([client[column] for client in clients]) for column in range(4))
+    done = fates(Work(compute, network, lost, np.array(rank, float), part), terms)
     assert done.reasons == [reasons[index] for index in range(len(clients))]
     assert done.end == end
     answered = {index: min(time, end) for time, _, _, index in events}
@@ -151,11 +177,11 @@ def test_against_events_in_a_queue(clients: list[tuple[float, float, float]], te
 
 @given(st.lists(client, min_size=1, max_size=8), st.integers(1, 9).map(float))
 def test_a_partial_share_is_what_fits_before_the_deadline(
-    clients: list[tuple[float, float, float]], deadline: float
+    clients: list[tuple[float, float, float, float]], deadline: float
 ) -> None:
-    compute, network, _ = (np.array([client[column] for client in clients]) for column in range(3))
+    compute, network = (np.array([client[column] for client in clients]) for column in range(2))
     never = np.full(len(clients), NEVER)
-    done = fates(Work(compute, network, never, never), Terms(deadline, partial=True))
+    done = fates(Work(compute, network, never, never, np.ones(len(clients))), Terms(deadline, partial=True))
     for reason, share, training, sending in zip(done.reasons, done.shares, compute, network, strict=True):
         if reason:
             assert sending >= deadline
@@ -169,7 +195,8 @@ def test_a_partial_share_is_what_fits_before_the_deadline(
 def test_the_shares_of_a_cohort_of_any_size_lie_above_zero(size: int) -> None:
     compute = np.linspace(0.1, 900.0, size)
     done = fates(
-        Work(compute, np.full(size, 0.5), np.full(size, NEVER), np.zeros(size)), Terms(deadline=1.0, partial=True)
+        Work(compute, np.full(size, 0.5), np.full(size, NEVER), np.zeros(size), np.ones(size)),
+        Terms(deadline=1.0, partial=True),
     )
     assert ((done.shares > 0) & (done.shares <= 1)).all()
     assert set(done.reasons) == {""}
