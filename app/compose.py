@@ -5,6 +5,7 @@ from __future__ import annotations
 from app.config import RunConfig
 from strategies import registry
 from strategies.admission import Limits
+from strategies.bans import BanRules
 from strategies.composition import Composition
 from strategies.terms import RoundRules
 from tasks.datasets import DataSpec
@@ -71,4 +72,5 @@ def round_rules(config: RunConfig) -> RoundRules:
         federated_evaluate_every=config.federated_evaluate_every,
         federated_evaluate_clients=config.federated_evaluate_clients,
         round_deadline=config.round_deadline,
+        bans=BanRules(config.ban_after, config.ban_rounds),
     )

@@ -86,6 +86,9 @@ class RunConfig(BaseModel):
     num_rounds: int = _federation(30, "rounds of training", ge=1, le=10**6)
     clients_per_round: int = _federation(10, "clients that train in a round; 0 = all", ge=0)
     selection: str = _federation("", "how the clients of a round are drawn; empty = the strategy's own way, or uniform")
+    power_of_choice_candidates: int = _federation(
+        0, "power-of-choice: clients asked for their loss; 0 = twice as many as are chosen", ge=0, le=10**6
+    )
     aggregator: str = _federation("", "what makes one update of many; empty = the strategy's own, or the mean")
     weighting: Literal["auto", "examples", "uniform"] = _federation(
         "auto", "what a client's update weighs; auto = by its examples in means, all the same in robust rules"
@@ -126,6 +129,8 @@ class RunConfig(BaseModel):
     max_skipped_rounds: int = _guard(3, "so many skipped rounds in a row end the run", ge=1)
     max_update_norm: float = _guard(0.0, "updates of a larger L2 norm are rejected; 0 = off", ge=0)
     max_client_examples: int = _guard(10_000_000, "updates that claim more examples are rejected", ge=1)
+    ban_after: int = _guard(0, "a client is banned after so many rejections of its doing in a row; 0 = never", ge=0)
+    ban_rounds: int = _guard(10, "rounds for which a banned client is not asked", ge=1, le=10**6)
 
     evaluate_every: int = _evaluation(1, "rounds between evaluations on the central test set; 0 = off", ge=0)
     federated_evaluate_every: int = _evaluation(

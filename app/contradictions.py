@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from app.selection_rules import bans, selection
+
 if TYPE_CHECKING:
     from app.config import RunConfig
 
@@ -21,6 +23,7 @@ ONLY_WITH: dict[str, dict[str, tuple[str, ...]]] = {
     "quantity-skew": {"partition": ("quantity",)},
     "lr-decay-rate": {"lr-decay": ("exponential", "step")},
     "lr-decay-rounds": {"lr-decay": ("step",)},
+    "power-of-choice-candidates": {"selection": ("power-of-choice",)},
     "buffer-size": {"strategy": ("fedbuff",)},
     "concurrency": {"strategy": ("fedbuff",)},
     "staleness-exponent": {"strategy": ("fedbuff",)},
@@ -38,7 +41,7 @@ ONLY_WITH: dict[str, dict[str, tuple[str, ...]]] = {
 
 def contradictions(config: RunConfig) -> list[str]:
     """Return one sentence for every contradiction; none for a config that makes sense."""
-    every_kind = (_idle_keys, _server, _data, _cohort, _training, _evaluation, _world)
+    every_kind = (_idle_keys, _server, _data, _cohort, selection, bans, _training, _evaluation, _world)
     return [sentence for kind in every_kind for sentence in kind(config)]
 
 

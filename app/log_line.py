@@ -14,7 +14,7 @@ def log_line(record: RoundRecord, num_rounds: int) -> str:
     parts = [f"round {record.round:{len(str(num_rounds))}d}/{num_rounds}", *_learning(record)]
     if record.round == 0 and not record.selected:
         parts.insert(1, "initial model")
-    if record.selected:
+    if record.selected or record.banned:
         parts.append(_clients(record))
     if record.skipped:
         parts.append("SKIPPED, the model stays")
@@ -45,4 +45,6 @@ def _learning(record: RoundRecord) -> list[str]:
 def _clients(record: RoundRecord) -> str:
     text = f"{len(record.accepted)}/{len(record.selected)} clients"
     reasons = [f"{count} {reason}" for reason, count in sorted(record.rejected.items()) if count]
-    return f"{text} (rejected: {', '.join(reasons)})" if reasons else text
+    known = [f"rejected: {', '.join(reasons)}"] if reasons else []
+    known += [f"{record.banned} banned"] if record.banned else []
+    return f"{text} ({'; '.join(known)})" if known else text

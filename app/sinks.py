@@ -178,6 +178,7 @@ def scalars(record: RoundRecord) -> dict[str, float]:
         "clients/selected": line["selected"],
         "clients/accepted": line["accepted"],
         "clients/participation": line["participation"],
+        "clients/banned": line["banned"],
         "round/skipped": float(record.skipped),
     }
     if record.learning_rate is not None:

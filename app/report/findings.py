@@ -52,6 +52,9 @@ def notes(run: Run) -> list[str]:
         found.append("The model was not evaluated on a central test set (no such set, or evaluate-every = 0).")
     if run.trained and not any(record.federated for record in run.rounds):
         found.append("The model was not evaluated on the clients' test parts (federated-evaluate-every = 0).")
+    banned = [record.number for record in run.rounds if record.banned]
+    if banned:
+        found.append(f"Clients were banned in {_plural(len(banned), 'round')}: {_some(banned)}.")
     skipped = [record.number for record in run.rounds if record.skipped]
     if skipped:
         found.append(f"{_plural(len(skipped), 'round')} skipped for want of good updates: {_some(skipped)}.")

@@ -40,6 +40,7 @@ class Round:
     bytes_up: int
     seconds: Mapping[str, float]
     simulated_seconds: float | None = None
+    banned: int = 0
 
     def duration(self) -> float:
         """Seconds of the whole round: as measured, or the sum of the phases."""
@@ -171,6 +172,7 @@ def read_round(line: Any) -> Round:
         bytes_up=int(line.get("bytes", {}).get("up", 0)),
         seconds=_numbers(line.get("seconds")) or {},
         simulated_seconds=None if simulated is None else number(simulated),
+        banned=int(line.get("banned", 0)),
     )
 
 

@@ -15,7 +15,7 @@ from app.report.series import Bars, bars
 WIDE = (564.0, 260.0)
 ACCEPTED = "accepted"
 OTHER = "other"
-_PHASES = ("train", "aggregate", "evaluate-federated", "evaluate-central")
+_PHASES = ("select", "train", "aggregate", "evaluate-federated", "evaluate-central")
 _REASON_COLOURS = (SERIES[7], SERIES[1], SERIES[3], SERIES[5], SERIES[4], SERIES[6])
 
 

@@ -155,6 +155,26 @@ CONTRADICTIONS: list[tuple[dict[str, object], str]] = [
     ({"dataset": "tfrecord:silos"}, "TFRecord silos are never mixed"),
     ({"client-test-fraction": 0.0}, "'federated-evaluate-every' is 5, but 'client-test-fraction' 0"),
     ({"lr-warmup-rounds": 31}, "'lr-warmup-rounds' is 31, but the run has only 30 rounds"),
+    (
+        {"selection": "weighted", "clients-per-round": 0, "min-replies": 1},
+        "'selection' is 'weighted', but 'clients-per-round' 0 asks every client",
+    ),
+    ({"selection": "poisson", "over-selection": 1.5}, "'over-selection' is 1.5, but with 'selection' 'poisson' chance"),
+    ({"power-of-choice-candidates": 20}, "'power-of-choice-candidates' is 20, but does nothing with selection ''"),
+    (
+        {"selection": "power-of-choice", "power-of-choice-candidates": 9},
+        "'power-of-choice-candidates' is 9, but 10 clients are chosen from them",
+    ),
+    (
+        {"selection": "power-of-choice", "power-of-choice-candidates": 14, "over-selection": 1.5},
+        "'power-of-choice-candidates' is 14, but 15 clients are chosen from them",
+    ),
+    (
+        {"selection": "power-of-choice", "power-of-choice-candidates": 51},
+        "'power-of-choice-candidates' is 51, but 'num-clients' is only 50",
+    ),
+    ({"selection": "power-of-choice", "strategy": "fedbuff"}, "clients do not begin from one model that candidates"),
+    ({"ban-rounds": 5}, "'ban-rounds' is 5, but nobody is ever banned: set 'ban-after' above 0"),
     ({"buffer-size": 5}, "'buffer-size' is 5, but does nothing with strategy 'fedavg'"),
     ({"concurrency": 5}, "'concurrency' is 5, but does nothing with strategy 'fedavg'"),
     ({"staleness-exponent": 1.0}, "'staleness-exponent' is 1.0, but does nothing with strategy 'fedavg'"),
@@ -225,6 +245,9 @@ def test_contradictions_are_refused(values: dict[str, object], sentence: str) ->
         {"client-test-fraction": 0.0, "federated-evaluate-every": 0},
         {"dataset": "npz:a.npz", "client-test-fraction": 0.0},
         {"over-selection": 5.0},
+        {"selection": "poisson", "strategy": "fedbuff", "ban-after": 1, "ban-rounds": 1},
+        {"selection": "weighted", "over-selection": 2.0},
+        {"selection": "power-of-choice", "power-of-choice-candidates": 50, "over-selection": 5.0},
         {"over-selection": 1.1, "num-clients": 11},  # 10 x 1.1 is a rounding above 11
         {"over-selection": 3.0, "dataset": "femnist", "partition": "natural", "clients-per-round": 2000},
         {"dropout": 0.3},

@@ -20,5 +20,12 @@ def test_the_age_of_updates_is_told_where_there_is_one() -> None:
     assert log_line(record, 5) == "round 2/5 | 2/2 clients | staleness 1.2, at most 12"
 
 
+def test_bans_are_told_also_where_nobody_is_left_to_ask() -> None:
+    record = RoundRecord(2, selected=("a", "b"), accepted=("a",), rejected={"norm": 1}, banned=3)
+    assert log_line(record, 5) == "round 2/5 | 1/2 clients (rejected: 1 norm; 3 banned)"
+    record = RoundRecord(2, skipped=True, banned=4)
+    assert log_line(record, 5) == "round 2/5 | 0/0 clients (4 banned) | SKIPPED, the model stays"
+
+
 def test_neither_appears_in_rounds_of_real_time() -> None:
     assert log_line(RoundRecord(2, selected=("a",), accepted=("a",)), 5) == "round 2/5 | 1/1 clients"
