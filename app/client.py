@@ -16,6 +16,7 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 
+from app.client_states import client_states
 from app.config import RunConfig
 from app.errors import UserError
 from app.fingerprint import code_fingerprint, code_location, user_modules
@@ -23,6 +24,7 @@ from app.hosting import Hosted, NodeConfig, hosted_clients, is_simulated
 from strategies import wire
 from strategies.client import asked_together, client_mods
 from strategies.describe import NodeDescription
+from strategies.scaffold import scaffold_mod
 from tasks.errors import TaskError
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ def client_app(hosting: Hosting = hosted_clients, *mods: Mod) -> ClientApp:
     """
     app = ClientApp()
     app.query("describe")(functools.partial(describe, hosting=hosting))
-    app.train(mods=client_mods(*mods))(functools.partial(train, hosting=hosting))
+    app.train(mods=client_mods(*mods, scaffold_mod(client_states)))(functools.partial(train, hosting=hosting))
     app.evaluate(mods=client_mods())(functools.partial(evaluate, hosting=hosting))
     return app
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -115,7 +116,10 @@ class FederatedRun:
             round_rules(config),
             config.seed,
             census=census,
-            round_config=lambda number: {"learning-rate": learning_rate(config).at(number)},
+            round_config=lambda number: {
+                "learning-rate": learning_rate(config).at(number),
+                wire.RUN: str(self.directory.path),
+            },
             observers=[self._stop_if_closed, *(sink.round for sink in sinks), self._count, *self.observers],
         )
         try:
@@ -153,6 +157,7 @@ class FederatedRun:
             self.interrupt()
             raise
         self._close("completed", self._outcome())
+        shutil.rmtree(self.directory.client_states, ignore_errors=True)  # nobody will go on from them
         logger.info("%s", self._outcome())
 
     def interrupt(self) -> None:

@@ -7,7 +7,7 @@
   a ``data-path`` the named clients are those of the run config's data set; without a ``client-id`` the node hosts every
   client in its file.
 
-``device-class`` and ``region`` are for the metrics.
+``device-class`` and ``region`` are for the metrics; ``state-dir`` is for `app.client_states`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from strategies.population import ClientInfo
 from tasks.data import ClientData, FederatedData
 from tasks.datasets import DataSpec, kept_data
 
-NODE_KEYS = ("client-id", "data-path", "device-class", "region")
+NODE_KEYS = ("client-id", "data-path", "device-class", "region", "state-dir")
 FLOWER_KEYS = ("partition-id", "num-partitions")
 
 NodeConfig = Mapping[str, object]

@@ -93,6 +93,11 @@ class RunDirectory:
         return self.path / "clients.jsonl"
 
     @property
+    def client_states(self) -> Path:
+        """What simulated clients remember from round to round; deleted when the run is completed."""
+        return self.path / "client-states"
+
+    @property
     def tensorboard(self) -> Path:
         """The folder of TensorBoard's event files."""
         return self.path / "tensorboard"

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from app.errors import UserError
 
 _SHOWN = 80
+
+
+def state_folder() -> Path:
+    """Return ``$XDG_STATE_HOME/fedkeras``, or ``~/.local/state/fedkeras``; it may not exist yet."""
+    home = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(os.path.expanduser(home)) / "fedkeras"  # noqa: PTH111  # as in tasks.cache
 
 
 def user_path(text: str, key: str, folder: Path | None = None) -> Path:
