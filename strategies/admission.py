@@ -36,6 +36,7 @@ class Reason(StrEnum):
     DROPOUT = "dropout"
     SURPLUS = "surplus"
     STALE = "stale"
+    ZEROED = "zeroed"
 
 
 @dataclass(frozen=True)

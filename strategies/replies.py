@@ -39,6 +39,7 @@ SENTENCES = {
     Reason.DROPOUT: "it left in the middle of the round",
     Reason.SURPLUS: "it was not needed any more, as enough others had answered ('over-selection')",
     Reason.STALE: "its update started from a model that is too old by now ('max-staleness')",
+    Reason.ZEROED: "its update holds a value far beyond those that updates usually hold ('zeroing')",
 }
 
 
