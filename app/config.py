@@ -17,6 +17,7 @@ from app.contradictions import contradictions
 from app.errors import ConfigError
 from app.text_rules import DATASET_PREFIXES as DATASET_PREFIXES  # part of this module's interface, as the names below
 from app.text_rules import DATASETS, MODELS, OPTIMIZERS, OTHER_DATA, OTHER_MODEL, RULES
+from app.world_keys import ADVERSARIES
 from app.world_keys import SECTION as WORLD
 
 Value = bool | int | float | str
@@ -33,6 +34,7 @@ def _section(title: str) -> Callable[..., Any]:
 
 _run, _data, _local, _federation = map(_section, ("Run", "Task", "Local training", "Federation"))
 _guard, _evaluation, _world = map(_section, ("Waiting and admission", "Evaluation", WORLD))
+_adversaries = _section(ADVERSARIES)
 
 
 class RunConfig(BaseModel):
@@ -155,6 +157,16 @@ class RunConfig(BaseModel):
     stragglers: Literal["drop", "partial"] = _world(
         "drop", "clients past the deadline or drawn as stragglers: dropped, or send what they have done by then"
     )
+
+    attack: Literal[
+        "none", "sign-flip", "gaussian", "nan", "stale", "label-flip", "backdoor", "alie", "ipm", "collusion"
+    ] = _adversaries("none", "what the attackers do")
+    attackers: float = _adversaries(0.2, "share of the clients that attack, the same ones in every round", ge=0, le=1)
+    attack_scale: float = _adversaries(
+        0.0, "how strongly: factor of the update, deviation of the noise, z of alie, epsilon of ipm; 0 = as published",
+        ge=0, le=1e6,
+    )  # fmt: skip
+    attack_target: int = _adversaries(0, "backdoor: the label for images with the trigger", ge=0, le=10**6)
 
     @field_validator(*RULES)
     @classmethod

@@ -17,6 +17,9 @@ WITHOUT_CLIENTS = ("digits", "mnist", "fashion-mnist", "cifar10")
 MOMENTS = ("fedadam", "fedyogi")
 ADAPTIVE = ("fedadagrad", *MOMENTS)
 
+SCALED_ATTACKS = ("sign-flip", "gaussian", "backdoor", "alie", "ipm", "collusion")
+OTHER_ATTACKS = ("nan", "stale", "label-flip")
+
 ONLY_WITH: dict[str, dict[str, tuple[str, ...]]] = {
     "dirichlet-alpha": {"partition": ("dirichlet",)},
     "classes-per-client": {"partition": ("pathological", "shards")},
@@ -28,6 +31,9 @@ ONLY_WITH: dict[str, dict[str, tuple[str, ...]]] = {
     "concurrency": {"strategy": ("fedbuff",)},
     "staleness-exponent": {"strategy": ("fedbuff",)},
     "max-staleness": {"strategy": ("fedbuff",)},
+    "attackers": {"attack": SCALED_ATTACKS + OTHER_ATTACKS},
+    "attack-scale": {"attack": SCALED_ATTACKS},
+    "attack-target": {"attack": ("backdoor",)},
     "proximal-mu": {"strategy": ("fedprox",)},
     "adaptive-mu": {"strategy": ("fedprox",)},
     "server-momentum": {"strategy": ("fedavgm",), "server-optimizer": ("fedavgm",)},

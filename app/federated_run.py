@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 from flwr.app import ArrayRecord, MetricRecord
@@ -33,6 +34,7 @@ from strategies.errors import StrategyError
 from strategies.fedbuff import strategy_class
 from strategies.federated import CentralEvaluation, FederatedStrategy, Observer
 from strategies.records import RoundRecord
+from tasks.data import ClientData, FederatedData
 from tasks.errors import TaskError
 
 if TYPE_CHECKING:
@@ -55,6 +57,9 @@ def _logged(what: str) -> Iterator[None]:
         logger.exception("%s", what)
 
 
+Probe = Callable[[FederatedData], ClientData]
+
+
 class MakeSinks(Protocol):
     """What opens the sinks of a run, as `app.sinks.run_sinks` does."""
 
@@ -74,25 +79,33 @@ class Output:
 class FederatedRun:
     """A run in progress. ``rounds`` counts the finished ones; ``last`` is the record of the latest central evaluation.
 
-    ``observers`` are told of each round after the run's own sinks, and may raise to end the run.
+    ``observers`` are told of each round after the run's own sinks, and may raise to end the run. The accuracy on what
+    ``probes`` make of the task's data is reported under their names, beside that on the central test set.
     """
 
     config: RunConfig
     directory: RunDirectory
     observers: Sequence[Observer] = ()
     output: Output = Output()
+    probes: Mapping[str, Probe] = field(default_factory=dict)
     rounds: int = 0
     last: RoundRecord | None = None
     _strategy: FederatedStrategy | None = None
     _open: threading.Lock = field(default_factory=threading.Lock)  # taken, for good, by whoever closes the run
 
     @classmethod
-    def of(cls, config: RunConfig, observers: Sequence[Observer] = (), output: Output = Output()) -> FederatedRun:
+    def of(
+        cls,
+        config: RunConfig,
+        observers: Sequence[Observer] = (),
+        output: Output = Output(),
+        probes: Mapping[str, Probe] = MappingProxyType({}),
+    ) -> FederatedRun:
         """Make a run with a directory of its own; raises UserError where there can be none."""
         runs_dir = user_path(config.runs_dir, "runs-dir")
         directory = RunDirectory.create(runs_dir, run_name(config), datetime.now())
         logger.info("%s%s", RUN_DIRECTORY, directory.path)
-        return cls(config, directory, observers, output)
+        return cls(config, directory, observers, output, probes)
 
     def run(self, grid: Grid) -> None:
         """Train from the first round to the report, whatever happens in between; raises as `execute` does."""
@@ -212,17 +225,22 @@ class FederatedRun:
         self.directory.write_population(clients, counts or None)
 
     def _initial_arrays(self) -> ArrayRecord:
-        model = self.task.build_model()
-        return wire.array_record({weight.path: weight.numpy() for weight in model.weights})
+        from app.local_task import initial_arrays
+
+        return initial_arrays(self.task)
 
     def _evaluation(self) -> CentralEvaluation | None:
-        test = self.task.data.central_test()
+        data, trainer = self.task.data, self.task.trainer
+        test = data.central_test()
         if len(test) == 0 or self.config.evaluate_every == 0:
             return None
+        probes = {name: examples(data) for name, examples in self.probes.items()}
 
         def evaluate(number: int, arrays: ArrayRecord) -> MetricRecord:
-            result = self.task.trainer.evaluate(wire.read_weights(arrays).arrays, test)
-            return MetricRecord({"loss": result.loss, "accuracy": result.accuracy})
+            weights = wire.read_weights(arrays).arrays
+            result = trainer.evaluate(weights, test)
+            found = {name: trainer.evaluate(weights, examples).accuracy for name, examples in probes.items()}
+            return MetricRecord({"loss": result.loss, "accuracy": result.accuracy, **found})
 
         return evaluate
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from flwr.app import ArrayRecord
+
 from app.compose import local_training
 from app.config import RunConfig
+from strategies import wire
 from tasks.datasets import DataSpec
 from tasks.task import Task, TaskSpec, load_task
 
@@ -14,3 +17,8 @@ def local_task(config: RunConfig, data: DataSpec) -> Task:
     Raises TaskError where data, model and optimizer do not go together.
     """
     return load_task(TaskSpec(data, config.model, local_training(config), config.seed))
+
+
+def initial_arrays(task: Task) -> ArrayRecord:
+    """Return the weights that a run of the task begins with: a new model's, by the names of its weights."""
+    return wire.array_record({weight.path: weight.numpy() for weight in task.build_model().weights})

@@ -83,6 +83,11 @@ class RunDirectory:
         return self.path / "population.json"
 
     @property
+    def attackers(self) -> Path:
+        """Which clients attack, and how: only of a simulation with adversaries."""
+        return self.path / "attackers.json"
+
+    @property
     def metrics(self) -> Path:
         """One line per round: `strategies.records.RoundRecord.to_json`."""
         return self.path / "metrics.jsonl"
@@ -142,6 +147,10 @@ class RunDirectory:
             "label-counts": [list(label_counts[client.id]) for client in clients] if known and label_counts else None,
         }
         atomic.write_text(self.population, plain_json.dumps(columns) + "\n")
+
+    def write_attackers(self, attack: str, clients: Sequence[str]) -> None:
+        """Write who attacks, and how."""
+        self._write_json(self.attackers, {"attack": attack, "clients": list(clients)})
 
     def write_status(self, state: RunState, message: str = "", rounds: int = 0) -> None:
         """Write how the run stands; ``rounds`` are the finished ones."""

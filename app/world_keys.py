@@ -1,14 +1,14 @@
 """The run-config keys of the simulated world: their little languages, and who refuses them.
 
-Only ``fedkeras simulate`` has a simulated world. ``flwr run`` and deployments, where clients take their own time,
-refuse a config that asks for one instead of ignoring it.
+Only ``fedkeras simulate`` has a simulated world, and adversaries in it. ``flwr run`` and deployments, where clients
+take their own time and do what they will, refuse a config that asks for either instead of ignoring it.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from app.errors import ConfigError
 if TYPE_CHECKING:
     from app.config import RunConfig
 
-SECTION = "Simulated world"
+SECTION, ADVERSARIES = "Simulated world", "Adversaries"
 DEVICE_CLASSES = 'NAME:SHARE:SLOWNESS with commas between them, as in "fast:0.3:0.5,slow:0.2:4"'
 REGIONS = 'NAME:SHARE:HOURS-AHEAD-OF-UTC with commas between them, as in "europe:0.5:1,asia:0.5:8"'
 
@@ -85,24 +85,28 @@ def _entry(part: str, must_be: str) -> tuple[str, float, float]:
     return name, share, number
 
 
-def world_keys_set(config: RunConfig) -> dict[str, object]:
+def world_keys_set(config: RunConfig, section: str = SECTION) -> dict[str, object]:
     """Return the keys of the simulated world that are not at their defaults, with their values."""
     fields = {field.alias or name: (name, field) for name, field in type(config).model_fields.items()}
     return {
         key: getattr(config, name)
         for key, (name, field) in fields.items()
         if isinstance(field.json_schema_extra, dict)
-        and field.json_schema_extra["section"] == SECTION
+        and field.json_schema_extra["section"] == section
         and getattr(config, name) != field.default
     }
 
 
 def refuse_world(config: RunConfig) -> None:
-    """Raise ConfigError where a config that Flower runs itself asks for a simulated world."""
-    found = world_keys_set(config)
+    """Raise ConfigError where a config that Flower runs itself asks for a simulated world, or for adversaries."""
+    for section, what in ((SECTION, "a simulated world"), (ADVERSARIES, "adversaries")):
+        _refuse(world_keys_set(config, section), what)
+
+
+def _refuse(found: Mapping[str, object], what: str) -> None:
     if found:
         keys = ", ".join(f"'{key}' ({value!r})" for key, value in found.items())
         raise ConfigError(
-            f"Only 'fedkeras simulate' has a simulated world, but the run sets {keys}: leave that out, or run it with "
+            f"Only 'fedkeras simulate' has {what}, but the run sets {keys}: leave that out, or run it with "
             "'fedkeras simulate'."
         )

@@ -27,6 +27,9 @@ from app.federated_run import FederatedRun, Output
 from app.run_directory import RunDirectory
 from app.sinks import Background, LogLine, Sink, file_sinks
 from simulation import cluster
+from simulation.adversaries.briefing import BriefedGrid
+from simulation.adversaries.members import attackers_of
+from simulation.adversaries.registry import probes_of
 from simulation.inline import InlineGrid
 from simulation.resources import Footprint, Wish, place
 from simulation.world import world_grid
@@ -35,7 +38,7 @@ from strategies.federated import Observer
 if TYPE_CHECKING:
     from simulation.pool import WorkerPool
 
-CLIENT_APP = "app.client:app"
+CLIENT_APP, ATTACKED_APP = "app.client:app", "simulation.attacked_client:app"
 Engine = Literal["ray", "inline"]
 
 
@@ -48,6 +51,8 @@ def files_only(directory: RunDirectory, logger: logging.Logger, num_rounds: int)
     """Return the sinks of a run whose rounds something else shows."""
     return (Background(file_sinks(directory)),)
 
+
+logger = logging.getLogger(__name__)
 
 LINES, SILENT, ONE_OF_MANY = Output(files_and_lines), Output(files_only), Output(files_only, page=False)
 
@@ -65,7 +70,6 @@ class Simulation:
     engine: Engine = "ray"
     address: str | None = None
     verbose: bool = False
-    client_app: str = CLIENT_APP
 
     def __post_init__(self) -> None:
         self._pool: WorkerPool | None = None
@@ -100,29 +104,34 @@ class Simulation:
 
     def run_on(self, grid: Grid, config: RunConfig, observers: Sequence[Observer], output: Output) -> FederatedRun:
         """Train as `run` does on what `grid` has returned for the same config."""
-        run = FederatedRun.of(config, observers, output)
+        run = FederatedRun.of(config, observers, output, probes_of(config))
+        if attackers := attackers_of(config):
+            run.directory.write_attackers(config.attack, attackers)
+            logger.info("Attack %s by %d clients: %s", config.attack, len(attackers), ", ".join(attackers))
         run.run(grid)
         return run
 
     def grid(self, config: RunConfig) -> Grid:
         """Return the nodes for one run of a config, in the world that it describes.
 
-        Raises UserError where the workers do not fit, or the world cannot be.
+        Raises UserError where the workers do not fit, or the world or its adversaries cannot be.
         """
-        return world_grid(self._nodes(config), config)
+        if attackers := attackers_of(config):
+            return world_grid(BriefedGrid(self._nodes(config, ATTACKED_APP), attackers), config)
+        return world_grid(self._nodes(config, CLIENT_APP), config)
 
-    def _nodes(self, config: RunConfig) -> Grid:
+    def _nodes(self, config: RunConfig, client_app: str) -> Grid:
         values = config.to_run_config()
         if self.engine == "inline":
             from simulation.workers import load_app
 
-            grid = InlineGrid.of(load_app(self.client_app), config.min_nodes, values)
+            grid = InlineGrid.of(load_app(client_app), config.min_nodes, values)
             grid.raise_client_errors = True
             return grid
         from simulation.grid import RayGrid
 
         pool = self._warm_pool(config)
-        return RayGrid(pool, self.client_app, values, max(config.min_nodes, len(pool.workers)))
+        return RayGrid(pool, client_app, values, max(config.min_nodes, len(pool.workers)))
 
     def _warm_pool(self, config: RunConfig) -> WorkerPool:
         """Return the pool; one that is too small for this run is replaced."""

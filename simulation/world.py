@@ -14,9 +14,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ConfigRecord, Message
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
 from app.compose import composition
 from app.config import RunConfig
@@ -26,14 +25,13 @@ from simulation.conditions import Conditions
 from simulation.departures import Cut, cuts
 from simulation.draws import Crowd
 from simulation.trace import Trace
+from simulation.wrapped import WrappedGrid, is_training
 from strategies import wire
 from strategies.describe import DESCRIBE
-from strategies.exchange import ArrivalGrid
 from strategies.pace import Synchronous
 
 FOREVER = 1e9  # seconds for which a reply that is due in simulated time is waited for
 ROUNDING = 1e-6  # seconds; the server subtracts times and we add them again
-TRAIN = "train"
 
 
 def world_grid(grid: Grid, config: RunConfig) -> Grid:
@@ -55,17 +53,14 @@ class Expected:
     computed: bool
 
 
-class WorldGrid(Grid):
+class WorldGrid(WrappedGrid):
     """A grid whose clients live in simulated time; implements `strategies.clock.World` and `ArrivalGrid`.
 
     ``grid`` runs the clients and must be an `ArrivalGrid` too; if it packs, so does this.
     """
 
     def __init__(self, grid: Grid, conditions: Conditions) -> None:
-        if not isinstance(grid, ArrivalGrid):
-            raise TypeError(f"A world needs a grid with next_arrivals, which {type(grid).__name__} has not.")
-        self.grid: Grid = grid
-        self._arrivals: ArrivalGrid = grid
+        super().__init__(grid)
         self.conditions = conditions
         self._now = 0.0
         self._examples: dict[str, int] = {}
@@ -74,8 +69,6 @@ class WorldGrid(Grid):
         self._expected: dict[str, Expected] = {}  # in the order they were pushed
         self._computed: dict[str, Message] = {}
         self._unsent = 0
-        if hasattr(grid, "packs"):
-            self.packs = grid.packs
 
     # What `strategies.clock.World` asks for.
 
@@ -119,34 +112,15 @@ class WorldGrid(Grid):
 
     # What Flower's Grid asks for.
 
-    def set_run(self, run: Run) -> None:
-        """Hand the run on."""
-        self.grid.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        """The run."""
-        return self.grid.run
-
-    def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        """Create a message, as the grid does."""
-        return self.grid.create_message(content, message_type, dst_node_id, group_id, ttl)
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Return the nodes' ids."""
-        return self.grid.get_node_ids()
-
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Decide what becomes of each client, send the messages to those that are run, return the ids of all."""
         given = list(messages)
-        trainings = [message for message in given if _is_training(message)]
+        trainings = [message for message in given if is_training(message)]
         answers = cuts(trainings, self.conditions, self._examples, self._now)
         planned = {id(cut.request): (cut, due) for cut, due in answers}
         rewritten = [planned[id(message)][0].message() if id(message) in planned else message for message in given]
         for message in rewritten:
-            if message is not None and _is_training(message):
+            if message is not None and is_training(message):
                 message.metadata.ttl = FOREVER  # it is late by the clock of the world, and by no other
         sent = set(self.grid.push_messages([message for message in rewritten if message is not None]))
         ids = []
@@ -234,7 +208,3 @@ class WorldGrid(Grid):
                 self._described = (clients, dict(self.conditions.kinds(clients)))
             pack.update(self._described[1])
         return reply
-
-
-def _is_training(message: Message) -> bool:
-    return message.metadata.message_type == TRAIN and wire.CLIENTS in wire.config_of(message)
