@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from tasks.training import EvalResult, TrainResult
 
 TOGETHER = 32  # clients whose data are loaded at a time where they train together
+RATE = "learning-rate"
+OF_GROUP = (RATE, wire.PROXIMAL_MU)  # settings that are the same for all who train together
 
 Hosting = Callable[[RunConfig, NodeConfig], Hosted]
 
@@ -72,13 +74,19 @@ def describe(message: Message, context: Context, hosting: Hosting) -> Message:
 
 
 def train(message: Message, context: Context, hosting: Hosting) -> Message:
-    """Train one client from the global weights."""
+    """Train one client from the global weights; whose gradients are corrected trains alone, as it is its own."""
     _one_thread()
-    config = wire.config_of(message)
+    config, worker = wire.config_of(message), _worker(context, hosting)
     weights = wire.read_weights(wire.arrays_of(message.content, wire.ARRAYS))
-    result = _trained(_worker(context, hosting), weights.arrays, config)
+    if wire.CORRECTION in message.content:
+        correction = wire.arrays_like(weights.layout, wire.arrays_of(message.content, wire.CORRECTION))
+        result = _alone(worker, weights.arrays, config, correction)
+    else:
+        result = _trained(worker, weights.arrays, config)
     arrays = wire.array_record(dict(zip(weights.layout.names, result.weights, strict=True)))
-    return Message(RecordDict({wire.ARRAYS: arrays, wire.METRICS: _metrics(result)}), reply_to=message)
+    metrics = _metrics(result)
+    metrics[wire.STEPS] = result.steps
+    return Message(RecordDict({wire.ARRAYS: arrays, wire.METRICS: metrics}), reply_to=message)
 
 
 def _trained(worker: Worker, weights: list[np.ndarray], config: ConfigRecord) -> TrainResult:
@@ -90,7 +98,14 @@ def _trained(worker: Worker, weights: list[np.ndarray], config: ConfigRecord) ->
         asked, start, result = ahead.pop(client)
         if asked == config and start is weights:  # no mod has changed what is asked of this client alone
             return result  # type: ignore[no-any-return]
-    return _train(worker, weights, [(config, worker.hosted.train(client))])[0]
+    return _alone(worker, weights, config)
+
+
+def _alone(
+    worker: Worker, weights: list[np.ndarray], config: ConfigRecord, correction: Sequence[np.ndarray] = ()
+) -> TrainResult:
+    data = worker.hosted.train(str(config[wire.CLIENT]))
+    return _train(worker, weights, [(config, data)], correction)[0]
 
 
 def _trained_ahead(
@@ -99,7 +114,7 @@ def _trained_ahead(
     """Train the client and those after it. Who cannot be trained is left out, and fails in its own turn."""
     asked = [(config, worker.hosted.train(str(config[wire.CLIENT])))]
     for own in itertools.islice(asked_together().later, TOGETHER - 1):
-        if own.get("learning-rate") == config.get("learning-rate"):
+        if all(own.get(key) == config.get(key) for key in OF_GROUP):
             with contextlib.suppress(Exception):  # of a user's data, it may be any
                 asked.append((own, worker.hosted.train(str(own[wire.CLIENT]))))
     try:
@@ -110,13 +125,18 @@ def _trained_ahead(
 
 
 def _train(
-    worker: Worker, weights: list[np.ndarray], asked: Sequence[tuple[ConfigRecord, ClientData]]
+    worker: Worker,
+    weights: list[np.ndarray],
+    asked: Sequence[tuple[ConfigRecord, ClientData]],
+    correction: Sequence[np.ndarray] = (),
 ) -> list[TrainResult]:
-    """Train clients that have one learning rate, that of the first."""
-    rate = wire.number(asked[0][0], "learning-rate")
+    """Train clients for whom the settings `OF_GROUP` are those of the first, with one correction for all."""
+    first = asked[0][0]
+    rate, mu = wire.number(first, RATE), wire.number(first, wire.PROXIMAL_MU) if wire.PROXIMAL_MU in first else 0.0
     seeds = [int(wire.number(own, wire.SEED)) for own, _ in asked]
     shares = [wire.number(own, wire.SHARE) for own, _ in asked]
-    return worker.task.trainer.train_together(weights, [data for _, data in asked], rate, seeds, shares)
+    data = [own for _, own in asked]
+    return worker.task.trainer.train_together(weights, data, rate, seeds, shares, mu, correction)
 
 
 def evaluate(message: Message, context: Context, hosting: Hosting) -> Message:

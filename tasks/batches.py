@@ -135,6 +135,22 @@ def checked_batch(batch: Any, input_shape: tuple[int, ...], num_classes: int) ->
     raise TaskError(does_not_fit(found))
 
 
+def checked_examples(examples: Examples, input_shape: tuple[int, ...], num_classes: int) -> Examples:
+    """Return examples in memory as they are trained on; raise `TaskError` where they do not fit the model."""
+    if examples.x.shape[1:] != input_shape:
+        raise TaskError(
+            f"Model and data of different shapes: the model takes inputs of shape {input_shape}, and the client's "
+            f"examples have shape {examples.x.shape[1:]}: change model or dataset."
+        )
+    low, high = int(examples.y.min()), int(examples.y.max())
+    if low < 0 or high >= num_classes:
+        raise TaskError(
+            f"Labels out of range: the model has classes 0 to {num_classes - 1}, and the client's labels go "
+            f"from {low} to {high}: correct the labels, or change the model."
+        )
+    return Examples(np.asarray(examples.x, np.float32), np.asarray(examples.y, np.int32))
+
+
 def does_not_fit(found: str) -> str:
     """Say that a stream cannot be used."""
     return (

@@ -1,7 +1,8 @@
-"""What local training minimises and what evaluation reports: loss and accuracy, example by example."""
+"""What local training minimises, and what evaluation reports: loss and accuracy, example by example."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,6 +41,38 @@ class Objective:
     def value(self, losses: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
         """What one step minimises, a scalar: the mean of the batch's losses, where ``mask`` [batch] is 1 if given."""
         return tf.reduce_mean(losses) if mask is None else tf.reduce_sum(losses * mask) / tf.reduce_sum(mask)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a client minimises beside the loss of its data, over its trainable weights w; each part may be empty.
+
+    ``proximal`` holds mu and where w began, w_t: FedProx's term mu/2 ||w - w_t||^2 (Li, Sahu, Zaheer, Sanjabi,
+    Talwalkar, Smith: "Federated Optimization in Heterogeneous Networks", 2020, eq. 2). ``correction`` holds what
+    SCAFFOLD adds to the gradient in every step, its c - c_i (Karimireddy et al.: "SCAFFOLD: Stochastic Controlled
+    Averaging for Federated Learning", 2020, algorithm 1), as the term whose gradient that is: the inner product with
+    w. So an optimizer that scales or clips gradients does it to the whole one. All are float32.
+    """
+
+    proximal: Sequence[tf.Tensor] = ()
+    correction: Sequence[tf.Tensor] = ()
+
+    @property
+    def tensors(self) -> list[tf.Tensor]:
+        """All of them, as a compiled function takes them."""
+        return [*self.proximal, *self.correction]
+
+    def values(self, weights: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Return the terms, scalars. Weights of a group, [clients, ...], give the sum over its clients."""
+        values, weights = [], [tf.cast(weight, tf.float32) for weight in weights]
+        if self.proximal:
+            mu, *start = self.proximal
+            halves = [tf.nn.l2_loss(weight - begun) for weight, begun in zip(weights, start, strict=True)]
+            values.append(mu * tf.add_n(halves))
+        if self.correction:
+            products = [tf.reduce_sum(weight * own) for weight, own in zip(weights, self.correction, strict=True)]
+            values.append(tf.add_n(products))
+        return values
 
 
 def objective_for(model: keras.Model, num_outputs: int) -> Objective:

@@ -18,21 +18,24 @@ from tasks.batches import (
     StreamBatches,
     batch_width,
     checked_batch,
+    checked_examples,
     does_not_fit,
     ended,
 )
-from tasks.compiled import CompiledModel, Tensors, Trained
+from tasks.compiled import CompiledModel
 from tasks.data import ClientData, Examples, Stream
 from tasks.errors import TaskError
 from tasks.local_training import LocalTraining
 from tasks.models import build_model, check_fit
-from tasks.objective import objective_for
+from tasks.objective import Terms, objective_for
 from tasks.optimizers import make_optimizer
+from tasks.phases import Tensors, Trained
 from tasks.stacking import WIDEST, trains_stacked
 from tasks.stream_errors import what_tensorflow_found
 from tasks.together import Job, StackedModel, groups
 
 EVALUATION_BATCH_SIZE = 500
+MAX_MU = float(np.finfo(np.float32).max)
 _log = logging.getLogger(__name__)
 
 
@@ -75,16 +78,24 @@ class Trainer:
     num_classes: int
 
     def train(
-        self, weights: Sequence[np.ndarray], data: ClientData, learning_rate: float, seed: int, share: float = 1.0
+        self,
+        weights: Sequence[np.ndarray],
+        data: ClientData,
+        learning_rate: float,
+        seed: int,
+        share: float = 1.0,
+        mu: float = 0.0,
+        correction: Sequence[np.ndarray] = (),
     ) -> TrainResult:
         """Train from the weights (wire order: ``model.weights``) on the client's data; the arguments stay as they are.
 
         ``seed`` (at least 0) decides the order of the examples and the dropout masks. With a ``share`` in (0, 1] below
         1 only the first steps are done, that share of them rounded down but at least one: a straggler's partial work.
-        Weights that are read-only arrays must never change: they are not looked at again while they come back. Raises
-        `TaskError` for data, weights or a share that do not fit.
+        ``mu`` is that of FedProx's proximal term, and a ``correction``, arrays like the weights, is added to the
+        gradient of those that are trained, in every step (`tasks.objective.Terms`). Weights that are read-only arrays
+        must never change: they are not looked at again while they come back. Raises `TaskError` for what does not fit.
         """
-        return self.train_together(weights, [data], learning_rate, [seed], [share])[0]
+        return self.train_together(weights, [data], learning_rate, [seed], [share], mu, correction)[0]
 
     def train_together(
         self,
@@ -93,6 +104,8 @@ class Trainer:
         learning_rate: float,
         seeds: Sequence[int],
         shares: Sequence[float],
+        mu: float = 0.0,
+        correction: Sequence[np.ndarray] = (),
     ) -> list[TrainResult]:
         """Train several clients from the same weights; each gets what `train` gives it, bit by bit, only sooner.
 
@@ -102,8 +115,9 @@ class Trainer:
         results: dict[int, TrainResult] = {}
         with self.compiled.lock, _told(data):
             start = self._tensors(weights)
+            terms = self._terms(start, mu, correction)
             for places in groups(jobs):
-                trained = self._trained(start, learning_rate, [jobs[place] for place in places])
+                trained = self._trained(start, terms, learning_rate, [jobs[place] for place in places])
                 for place, (arrays, sums) in zip(places, trained, strict=True):
                     job = jobs[place]
                     loss, hits = (sums / job.batches.seen).tolist()
@@ -119,13 +133,19 @@ class Trainer:
         width = batch_width(len(data), self.training.batch_size)
         return Job(self._batches(data, steps, seed), steps, width, self.compiled.seeds(seed))
 
-    def _trained(self, start: Tensors, learning_rate: float, jobs: Sequence[Job]) -> list[Trained]:
+    def _terms(self, start: Tensors, mu: float, correction: Sequence[np.ndarray]) -> Terms:
+        if not 0 <= mu <= MAX_MU:
+            raise TaskError(f"proximal-mu={mu} is not allowed: it must be at least 0, and finite.")
+        added = self._checked("Correction", correction, [tf.float32] * len(start)) if correction else []
+        return self.compiled.terms(start, mu, added)
+
+    def _trained(self, start: Tensors, terms: Terms, learning_rate: float, jobs: Sequence[Job]) -> list[Trained]:
         """Train clients of one width, stacked or one by one."""
         width = jobs[0].width
-        if self.stacked is not None and width <= WIDEST:
-            return self.stacked.train(start, learning_rate, jobs)
-        train = self.compiled.program(width).train
-        return [train(start, learning_rate, job.seeds, job.batches, job.steps) for job in jobs]
+        if self.stacked is not None and width <= WIDEST and not terms.correction:
+            return self.stacked.train(start, terms, learning_rate, jobs)
+        train = self.compiled.program(width, bool(terms.proximal), bool(terms.correction)).train
+        return [train(start, terms, learning_rate, job.seeds, job.batches, job.steps) for job in jobs]
 
     def evaluate(self, weights: Sequence[np.ndarray], data: ClientData) -> EvalResult:
         """Evaluate the weights on the data, in batches of `EVALUATION_BATCH_SIZE`; raises as `train` does."""
@@ -144,16 +164,17 @@ class Trainer:
         return EvalResult(int(seen), loss / seen, hits / seen)
 
     def _tensors(self, weights: Sequence[np.ndarray]) -> list[tf.Tensor]:
-        return self.compiled.kept.get(weights, lambda: [tf.constant(array) for array in self._checked(weights)])
+        dtypes = [spec.dtype for spec in self.compiled.weight_specs]
+        return self.compiled.kept.get(weights, lambda: self._checked("Weights", weights, dtypes))
 
-    def _checked(self, weights: Sequence[np.ndarray]) -> list[np.ndarray]:
-        own = self.compiled.model.weights
-        if [np.shape(w) for w in weights] != [tuple(w.shape) for w in own]:
+    def _checked(self, named: str, arrays: Sequence[np.ndarray], dtypes: Sequence[tf.DType]) -> list[tf.Tensor]:
+        own = self.compiled.weight_specs
+        if [np.shape(array) for array in arrays] != [tuple(spec.shape) for spec in own]:
             raise TaskError(
-                f"Weights and model of different shapes: {len(weights)} arrays came, and the model has {len(own)}, "
-                f"{sum(w.shape.num_elements() for w in own)} numbers in all: server and client must use the same model."
+                f"{named} and model of different shapes: {len(arrays)} arrays came, and the model has {len(own)}, "
+                f"{sum(s.shape.num_elements() for s in own)} numbers in all: server and client must use the same model."
             )
-        return [np.asarray(value, dtype=w.dtype) for value, w in zip(weights, own, strict=True)]
+        return [tf.constant(np.asarray(a, dtype.as_numpy_dtype)) for a, dtype in zip(arrays, dtypes, strict=True)]
 
     def _batches(self, data: ClientData, steps: int, seed: int) -> Batches:
         size = self.training.batch_size
@@ -162,19 +183,7 @@ class Trainer:
         return StreamBatches(data, size, steps, seed, self.compiled.input_shape, self.num_classes)
 
     def _fitting(self, data: Examples) -> Examples:
-        shape = self.compiled.input_shape
-        if data.x.shape[1:] != shape:
-            raise TaskError(
-                f"Model and data of different shapes: the model takes inputs of shape {shape}, and the client's "
-                f"examples have shape {data.x.shape[1:]}: change model or dataset."
-            )
-        low, high = int(data.y.min()), int(data.y.max())
-        if low < 0 or high >= self.num_classes:
-            raise TaskError(
-                f"Labels out of range: the model has classes 0 to {self.num_classes - 1}, and the client's labels go "
-                f"from {low} to {high}: correct the labels, or change the model."
-            )
-        return Examples(np.asarray(data.x, np.float32), np.asarray(data.y, np.int32))
+        return checked_examples(data, self.compiled.input_shape, self.num_classes)
 
     def _evaluation_batches(self, stream: Stream) -> Iterator[Examples]:
         for batch in stream.batches(EVALUATION_BATCH_SIZE, seed=None, epochs=1):

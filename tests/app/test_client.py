@@ -34,6 +34,8 @@ class FakeTrainer:
         learning_rate: float,
         seeds: Sequence[int],
         shares: Sequence[float],
+        mu: float,
+        correction: Sequence[np.ndarray],
     ) -> list[SimpleNamespace]:
         assert not any(array.flags.writeable for array in weights)
         if len(data) > 1 and "train unfit" in data:
@@ -42,11 +44,10 @@ class FakeTrainer:
         for each, seed, share in zip(data, seeds, shares, strict=True):
             if each == "train unfit":
                 raise TaskError("it does not fit")
-            self.calls.append({"data": each, "rate": learning_rate, "seed": seed, "share": share})
-        return [
-            SimpleNamespace(weights=[array + seed for array in weights], num_examples=10, loss=0.5, accuracy=0.25)
-            for seed in seeds
-        ]
+            own = {"data": each, "rate": learning_rate, "seed": seed, "share": share, "mu": mu}
+            self.calls.append({**own, "correction": [float(array.flat[0]) for array in correction]})
+        result = SimpleNamespace(num_examples=10, loss=0.5, accuracy=0.25, steps=3)
+        return [SimpleNamespace(weights=[array + seed for array in weights], **vars(result)) for seed in seeds]
 
     def evaluate(self, weights: list[np.ndarray], data: str) -> SimpleNamespace:
         self.calls.append({"data": data})
@@ -78,14 +79,13 @@ def ask(kind: str, **settings: object) -> RecordDict:
 
 def test_each_client_trains_on_its_data_with_its_seed_and_all_of_its_steps(trainer: FakeTrainer) -> None:
     content = ask("train")
-    assert trainer.calls == [
-        {"data": "train a", "rate": 0.1, "seed": 7, "share": 1.0},
-        {"data": "train b", "rate": 0.1, "seed": 8, "share": 1.0},
-    ]
+    plain = {"rate": 0.1, "share": 1.0, "mu": 0.0, "correction": []}
+    assert trainer.calls == [{"data": "train a", "seed": 7, **plain}, {"data": "train b", "seed": 8, **plain}]
     for name, seed in (("0/delta", 7.0), ("1/delta", 8.0)):
         assert wire.decode(content["update"][name]).tolist() == [seed] * 6
     assert trainer.groups == [["train a"], ["train b"]]
-    assert dict(content["metrics"]) == {"accuracy": [0.25] * 2, "loss": [0.5] * 2, "num-examples": [10.0] * 2}
+    numbers = {"accuracy": [0.25] * 2, "loss": [0.5] * 2, "num-examples": [10.0] * 2, "steps": [3.0] * 2}
+    assert dict(content["metrics"]) == numbers
 
 
 def test_each_client_does_its_share_of_the_steps(trainer: FakeTrainer) -> None:
@@ -96,7 +96,7 @@ def test_each_client_does_its_share_of_the_steps(trainer: FakeTrainer) -> None:
 def test_each_client_evaluates_the_global_weights_on_its_test_part(trainer: FakeTrainer) -> None:
     content = ask("evaluate")
     assert [call["data"] for call in trainer.calls] == ["test a", "test b"]
-    assert dict(content["metrics"])["loss"] == [4.0, 4.0]
+    assert dict(content["metrics"]) == {"accuracy": [1.0] * 2, "loss": [4.0] * 2, "num-examples": [4.0] * 2}
     assert "arrays" not in content and not content["update"]
 
 
@@ -180,3 +180,77 @@ def test_an_app_with_mods_of_its_own_shows_them_each_clients_update_of_training_
         message = Message(RecordDict({"arrays": wire.array_record(START), "config": config}), 1, kind)
         client_app(message, CONTEXT)
     assert seen == [("a", [7.0] * 6), ("b", [8.0] * 6)]
+
+
+def corrected(corrections: dict[str, float], **settings: object) -> RecordDict:
+    """Ask clients a, b and c of a model that trains in groups, where a mod corrects the gradients of those named."""
+
+    def correct(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        client = str(wire.config_of(message)["client"])
+        if client in corrections:
+            arrays = {name: np.full_like(array, corrections[client]) for name, array in reversed(START.items())}
+            message.content["correction"] = wire.array_record(arrays)
+        return call_next(message, context)
+
+    config = ConfigRecord({**pack(["a", "b", "c"]), "learning-rate": 0.1, **settings})  # type: ignore[dict-item]
+    message = Message(RecordDict({"arrays": wire.array_record(START), "config": config}), 1, "train")
+    return app.client.client_app(hosted_clients, correct)(message, CONTEXT).content
+
+
+def test_clients_train_together_with_the_messages_mu(trainer: FakeTrainer) -> None:
+    for stacked in (None, object()):
+        trainer.stacked = stacked
+        ask("train", **{"proximal-mu": 0.25})
+    assert trainer.groups == [["train a"], ["train b"], ["train a", "train b"]]
+    assert [call["mu"] for call in trainer.calls] == [0.25] * 4
+
+
+def test_who_has_another_mu_than_the_message_trains_alone(
+    trainer: FakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer.stacked, handler = object(), app.client._trained
+
+    def trained(worker: object, weights: list[np.ndarray], config: ConfigRecord) -> object:
+        if config["client"] == "a":
+            config["proximal-mu"] = 2.0
+        return handler(worker, weights, config)
+
+    monkeypatch.setattr(app.client, "_trained", trained)
+    ask("train", **pack(["a", "b", "c"]), **{"proximal-mu": 0.5})
+    assert trainer.groups == [["train a"], ["train b", "train c"]]
+    assert [call["mu"] for call in trainer.calls] == [2.0, 0.5, 0.5]
+
+
+def test_each_client_trains_alone_with_its_own_correction_in_the_models_order(trainer: FakeTrainer) -> None:
+    trainer.stacked = object()
+    content = corrected({"a": 1.5, "b": 2.5, "c": 3.5}, **{"proximal-mu": 0.5})
+    assert trainer.groups == [["train a"], ["train b"], ["train c"]]
+    assert [call["correction"] for call in trainer.calls] == [[1.5, 1.5], [2.5, 2.5], [3.5, 3.5]]
+    assert [call["mu"] for call in trainer.calls] == [0.5] * 3
+    assert deltas(content) == {"a": 1, "b": 2, "c": 3}
+
+
+@pytest.mark.parametrize(
+    ("client", "groups"),
+    [
+        ("a", [["train a"], ["train b", "train c"]]),
+        ("b", [["train a", "train b", "train c"], ["train b"]]),
+    ],
+)
+def test_nobody_gets_the_correction_of_another_or_a_result_without_its_own(
+    trainer: FakeTrainer, client: str, groups: list[list[str]]
+) -> None:
+    trainer.stacked = object()
+    corrected({client: 4.5})
+    assert trainer.groups == groups
+    plain = [call for call in trainer.calls if not call["correction"]]
+    assert [call["correction"] for call in trainer.calls if call not in plain] == [[4.5, 4.5]]
+
+
+def test_a_correction_that_is_not_like_the_model_is_malformed(trainer: FakeTrainer) -> None:
+    config = ConfigRecord({**pack(["a"]), "learning-rate": 0.1})  # type: ignore[dict-item]
+    content = RecordDict({"arrays": wire.array_record(START), "config": config})
+    content["correction"] = wire.array_record({"kernel": np.ones((2, 2), np.float32)})
+    reply = app.client.app(Message(content, 1, "train"), CONTEXT).content
+    assert wire.text_list(reply["pack"], "reasons") == ["malformed"] and not trainer.calls
+    assert "2 arrays, but 1 were given" in wire.text_list(reply["pack"], "details")[0]

@@ -154,7 +154,7 @@ def test_a_long_training_in_several_calls_equals_the_reference(model, args, monk
     monkeypatch.setattr("tasks.compiled.MAX_STEPS", 3)
     data, weights = examples(30), start_weights(model)
     own = trainer(model, SHAPE, 10, LocalTraining(4, epochs=2, optimizer="sgd", optimizer_args=args + ",nesterov=true"))
-    own.compiled._programs.clear()
+    own.compiled.program.cache_clear()
     for steps in (16, 2):  # and a short one after it is none of its
         share = steps / 16
         result = own.train(weights, data, 0.1, seed=7, share=share)
@@ -170,7 +170,7 @@ def test_a_long_training_in_several_calls_equals_the_reference(model, args, monk
         assert result.steps == steps
         assert difference(result.weights, expected) <= 1e-5
         assert result.loss == pytest.approx(loss, abs=1e-5)
-    own.compiled._programs.clear()
+    own.compiled.program.cache_clear()
 
 
 def test_a_client_gets_the_same_bits_whatever_sizes_were_trained_before():
@@ -178,13 +178,13 @@ def test_a_client_gets_the_same_bits_whatever_sizes_were_trained_before():
     results = []
     for order in ((3, 9, 41, 100), (100, 41, 9, 3), (41, 3, 100, 9)):
         own = trainer("mlp", SHAPE, 10, LocalTraining(40, optimizer="adam"))
-        own.compiled._programs.clear()
+        own.compiled.program.cache_clear()
         results.append({n: own.train(weights, data[n], 0.01, seed=n) for n in order})
     for other in results[1:]:
         for n in data:
             assert_same(results[0][n].weights, other[n].weights)
             assert results[0][n].loss == other[n].loss
-    assert sorted(own.compiled._programs) == [10, 40]
+    assert own.compiled.program.cache_info().currsize == 2  # for batches of 10 and of 40
 
 
 @pytest.mark.parametrize("model", ["logistic", "mlp", USER + "normed", "cnn-small"])
