@@ -14,8 +14,8 @@ from strategies import registry, wire
 from strategies.bans import BanRules
 from strategies.client import client_mods
 from strategies.errors import StrategyError
-from strategies.federated import FederatedStrategy
 from strategies.fedbuff import strategy_class
+from strategies.federated import FederatedStrategy
 from strategies.records import RoundRecord
 from strategies.terms import RoundRules
 from tests.strategies import toy_federation as toy
@@ -151,7 +151,7 @@ def test_rounds_for_which_chance_draws_nobody_are_skipped_and_end_no_run() -> No
 
 
 def test_rounds_that_fail_end_a_run_also_where_empty_ones_lie_between() -> None:
-    with pytest.raises(StrategyError, match="after 3 skipped rounds in a row.*gave a good reply, but 6 are needed"):
+    with pytest.raises(StrategyError, match=r"after 3 skipped rounds in a row.*gave a good reply, but 6 are needed"):
         train(toy.app(), {"selection": "poisson", "clients-per-round": 1}, rounds=60, min_replies=6)
 
 
