@@ -33,7 +33,9 @@ def _section(title: str) -> Callable[..., Any]:
 
 
 _run, _data, _local, _federation = map(_section, ("Run", "Task", "Local training", "Federation"))
-_guard, _evaluation, _world = map(_section, ("Waiting and admission", "Evaluation", WORLD))
+_robust, _guard, _evaluation, _world = map(
+    _section, ("Robust aggregation", "Waiting and admission", "Evaluation", WORLD)
+)
 _adversaries = _section(ADVERSARIES)
 
 
@@ -121,6 +123,22 @@ class RunConfig(BaseModel):
         0.01, "fedprox: how strongly clients are drawn to the global model; often from 0.001 to 1", ge=0, le=1e3
     )
     adaptive_mu: bool = _federation(False, "fedprox: mu follows the training loss up and down, from proximal-mu on")
+
+    attackers_tolerated: int = _robust(
+        0, "robust rules: attackers that a round may hold, which asks for enough updates in it", ge=0, le=10**6
+    )
+    trim_beta: float = _robust(0.2, "trimmed-mean: share of the values cut off each end, rounded up", ge=0, lt=0.5)
+    krum_selected: int = _robust(0, "multi-krum: updates that are averaged; 0 = all but attackers-tolerated", ge=0)
+    rfa_iterations: int = _robust(50, "geometric-median: steps of the Weiszfeld algorithm", ge=1, le=10**5)
+    centered_clip_norm: float = _robust(
+        1.0, "centered-clipping: L2 norm that differences to the last step are clipped to", gt=0, le=1e9
+    )
+    centered_clip_iterations: int = _robust(1, "centered-clipping: steps in a round", ge=1, le=10**5)
+    zeroing: bool = _robust(False, "updates with a value far beyond the usual are rejected; adapts to the updates")
+    clipping: Literal["none", "fixed", "adaptive"] = _robust(
+        "none", "the server shortens updates to clip-norm, or to the norm that 4 of 5 keep below"
+    )
+    clip_norm: float = _robust(1.0, "clipping: the L2 norm, where adaptive that of the first round", gt=0, le=1e9)
 
     min_nodes: int = _guard(1, "nodes to wait for at the start", ge=1)
     node_timeout: float = _guard(300.0, "seconds to wait for min-nodes", gt=0, le=1e7)

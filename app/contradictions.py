@@ -17,6 +17,8 @@ WITHOUT_CLIENTS = ("digits", "mnist", "fashion-mnist", "cifar10")
 MOMENTS = ("fedadam", "fedyogi")
 ADAPTIVE = ("fedadagrad", *MOMENTS)
 
+ROBUST = ("trimmed-mean", "median", "geometric-median", "krum", "multi-krum", "bulyan", "centered-clipping")
+
 SCALED_ATTACKS = ("sign-flip", "gaussian", "backdoor", "alie", "ipm", "collusion")
 OTHER_ATTACKS = ("nan", "stale", "label-flip")
 
@@ -31,6 +33,13 @@ ONLY_WITH: dict[str, dict[str, tuple[str, ...]]] = {
     "concurrency": {"strategy": ("fedbuff",)},
     "staleness-exponent": {"strategy": ("fedbuff",)},
     "max-staleness": {"strategy": ("fedbuff",)},
+    "attackers-tolerated": {"strategy": ROBUST, "aggregator": ROBUST},
+    "trim-beta": {"strategy": ("trimmed-mean",), "aggregator": ("trimmed-mean",)},
+    "krum-selected": {"strategy": ("multi-krum",), "aggregator": ("multi-krum",)},
+    "rfa-iterations": {"strategy": ("geometric-median",), "aggregator": ("geometric-median",)},
+    "centered-clip-norm": {"strategy": ("centered-clipping",), "aggregator": ("centered-clipping",)},
+    "centered-clip-iterations": {"strategy": ("centered-clipping",), "aggregator": ("centered-clipping",)},
+    "clip-norm": {"clipping": ("fixed", "adaptive")},
     "attackers": {"attack": SCALED_ATTACKS + OTHER_ATTACKS},
     "attack-scale": {"attack": SCALED_ATTACKS},
     "attack-target": {"attack": ("backdoor",)},

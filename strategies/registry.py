@@ -20,6 +20,15 @@ from strategies.fedprox import FedProx
 from strategies.local_objective import LocalObjective, PlainObjective
 from strategies.options import Options, text
 from strategies.pace import Buffered, Pace, Synchronous
+from strategies.robust import (
+    Bulyan,
+    CenteredClipping,
+    CoordinateMedian,
+    GeometricMedian,
+    Guarded,
+    Krum,
+    TrimmedMean,
+)
 from strategies.samplers import PoissonSampler, PowerOfChoice, Sampler, UniformSampler, WeightedSampler
 from strategies.scaffold import Scaffold
 from strategies.server_optimizers import (
@@ -48,6 +57,13 @@ AGGREGATORS: dict[str, Callable[[Options], Aggregator]] = {
     "mean": WeightedMean.of,
     "uniform-mean": WeightedMean.uniform_of,
     "normalized-mean": NormalizedMean.of,
+    "trimmed-mean": TrimmedMean.of,
+    "median": CoordinateMedian.of,
+    "geometric-median": GeometricMedian.of,
+    "krum": Krum.one,
+    "multi-krum": Krum.several,
+    "bulyan": Bulyan.of,
+    "centered-clipping": CenteredClipping.of,
 }
 SERVER_OPTIMIZERS: dict[str, Callable[[Options], ServerOptimizer]] = {
     "sgd": ServerSGD.of,
@@ -63,6 +79,8 @@ PACES: dict[str, Callable[[Options], Pace]] = {
 }
 
 STRATEGIES: dict[str, Mapping[str, str]] = {
+    "bulyan": {"aggregator": "bulyan"},
+    "centered-clipping": {"aggregator": "centered-clipping"},
     "fedadagrad": {"server-optimizer": "fedadagrad"},
     "fedadam": {"server-optimizer": "fedadam"},
     "fedavg": {},
@@ -71,7 +89,12 @@ STRATEGIES: dict[str, Mapping[str, str]] = {
     "fednova": {"aggregator": "normalized-mean"},
     "fedprox": {"objective": "fedprox"},
     "fedyogi": {"server-optimizer": "fedyogi"},
+    "geometric-median": {"aggregator": "geometric-median"},
+    "krum": {"aggregator": "krum"},
+    "median": {"aggregator": "median"},
+    "multi-krum": {"aggregator": "multi-krum"},
     "scaffold": {"objective": "scaffold", "aggregator": "uniform-mean"},
+    "trimmed-mean": {"aggregator": "trimmed-mean"},
 }
 
 Part = TypeVar("Part")
@@ -99,7 +122,7 @@ def build(name: str, options: Options) -> Composition:
         sampler=part("selection", SAMPLERS, "uniform"),
         objective=part("objective", OBJECTIVES, "plain"),
         codec=Dense(),
-        aggregator=part("aggregator", AGGREGATORS, "mean"),
+        aggregator=Guarded.around(part("aggregator", AGGREGATORS, "mean"), options),
         privacy=NoPrivacy(),
         server_optimizer=part("server-optimizer", SERVER_OPTIMIZERS, "sgd"),
         pace=part("pace", PACES, "synchronous"),
