@@ -64,6 +64,20 @@ def test_clients_that_are_gone_are_passed_over() -> None:
     assert draws.next(9, GRID, Population([], []), []) == {}
 
 
+def test_the_banned_are_passed_over_also_in_a_cohort_that_was_drawn_before() -> None:
+    draws = Draws(UniformSampler(0), 5)
+    assert draws.next(1, GRID, PEOPLE, []) == {"0": 1}
+    assert draws.next(2, GRID, PEOPLE, [], {"1", "3"}) == {"2": 1, "4": 1}
+    assert draws.next(9, GRID, PEOPLE, [], {"1", "3"}) == {"5": 1, "0": 2, "2": 2, "4": 2}
+    assert draws.next(9, GRID, PEOPLE, ["0", "2", "4"], {"1", "3", "5"}) == {}
+    assert draws.next(9, GRID, PEOPLE, [], set(PEOPLE.ids)) == {}
+
+
+def test_in_a_world_draws_wait_past_the_banned() -> None:
+    world = ScriptedWorld.with_nodes(away=lambda client, now: client != "0" and now < 5)
+    assert Draws(UniformSampler(2), 5).next(1, world, PEOPLE, [], {"0"}) and world.time == 5.0
+
+
 def test_every_client_is_drawn_as_often_in_the_long_run() -> None:
     draws, counts = Draws(UniformSampler(2), 8), Counter[str]()
     for _ in range(3000):

@@ -8,7 +8,7 @@ from strategies.errors import StrategyError
 from strategies.options import Option
 from strategies.pace import Buffered
 from strategies.registry import AGGREGATORS, STRATEGIES, build
-from strategies.samplers import UniformSampler
+from strategies.samplers import PoissonSampler, PowerOfChoice, Sampler, UniformSampler, WeightedSampler
 from strategies.server_optimizers import ServerSGD
 
 
@@ -22,6 +22,20 @@ def test_fedavg_from_its_keys() -> None:
     assert build("fedavg", options) == Composition(
         "fedavg", UniformSampler(10), Dense(), WeightedMean("uniform"), NoPrivacy(), ServerSGD(1.0)
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "sampler"),
+    [
+        ("uniform", UniformSampler(4)),
+        ("poisson", PoissonSampler(4)),
+        ("weighted", WeightedSampler(4)),
+        ("power-of-choice", PowerOfChoice(4, candidates=9)),
+    ],
+)
+def test_selection_names_the_sampler(name: str, sampler: Sampler) -> None:
+    options = {"selection": name, "clients-per-round": 4, "power-of-choice-candidates": 9}
+    assert build("fedavg", options).sampler == sampler
 
 
 def test_over_selection_belongs_to_the_sampler() -> None:

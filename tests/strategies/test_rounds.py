@@ -7,9 +7,11 @@ import pytest
 
 from strategies.admission import Reason
 from strategies.aggregators import WeightedMean
+from strategies.bans import BanRules, Bans
 from strategies.errors import StrategyError
 from strategies.fixed_point import FixedPointSum
 from strategies.local_objective import Unobserved
+from strategies.population import ClientInfo, Population
 from strategies.replies import Rejection
 from strategies.rounds import RoundProgress, rate_of
 from strategies.step_fold import StepFold
@@ -72,6 +74,33 @@ def test_only_the_first_rejections_of_a_round_are_logged(caplog: pytest.LogCaptu
     assert caplog.records[0].getMessage() == "Round 4: rejected (error) client 0: ValueError: no disk"
     assert progress.rejected == {"error": 1, "late": 999}
     assert str(progress.first_rejection) == "client 0: ValueError: no disk"
+
+
+def test_a_round_tells_its_bans_what_became_of_each_client() -> None:
+    """Who counts is cleared, also in a sum; who is rejected by its own doing is held to account, also by the fold."""
+    bans = Bans(BanRules(after=2))
+    for client in "abcdef":
+        bans.hold_against(client, Reason.ERROR, 1)
+    step, progress = begun(), RoundProgress(2, list("abcdef"), bans=bans)
+    progress.take(update("a", 1.0, 1.0), step)
+    progress.take(partial({"b": (1.0, 1.0)}), step)
+    progress.take(update("c", 2.0**31, 1.0), step)  # beyond the range of the sum
+    progress.take(Rejection("d", Reason.DTYPE), step)
+    progress.reject_unanswered(["e"])
+    assert bans.state()["clients"].tolist() == ["c", "d", "e", "f"]
+    assert bans.banned(3) == {"c", "d"}
+    following = RoundProgress(3, bans=bans)
+    assert following.note_banned(Population([ClientInfo("a"), ClientInfo("d")], [1])) == {"c", "d"}
+    assert following.banned == following.record(None, None).banned == 1  # "c" is gone
+
+
+def test_why_a_round_has_no_clients() -> None:
+    assert "no node with clients" in RoundProgress(1).shortfall(1, MEAN)
+    assert "no client is online" in RoundProgress(1, population=3).shortfall(1, MEAN)
+    assert "is banned ('ban-after'" in RoundProgress(1, population=3, banned=2).shortfall(1, MEAN)
+    drawn = RoundProgress(1, population=3, banned=2, offered=1)
+    assert drawn.drawn_empty and "chance has drawn no client" in drawn.shortfall(1, MEAN)
+    assert not RoundProgress(1, ["a"], population=3, offered=3).drawn_empty
 
 
 WORLDLY = [Rejection(str(k), reason) for k, reason in enumerate((Reason.LATE, Reason.DROPOUT, Reason.SURPLUS) * 2)]
