@@ -9,9 +9,10 @@ long as ``weight * delta`` itself is exact in float64 (integer weights up to 2^2
 Range: the sum of ``weight * max|delta|`` must stay below 2^31. That is checked before anything is added, with the very
 integers that are added, so the check is exact and no sum can wrap around.
 
-The whole numbers are held as float64 while none can exceed 2^53 (a sum of ``weight * max|delta|`` of 2^21), up to which
-float64 adds whole numbers exactly, and as int64 beyond, as on the wire: the numbers are the same, but turning every
-update into int64 takes as long as all else together.
+Rounding by a cast to int64 takes NumPy as long as all else together. So `ROUNDER` is added instead: from 2^52 to 2^53
+the distance of float64 numbers is 1, so that the addition itself rounds, halves to even as `numpy.rint` does, and
+leaves the whole number in the last bits: those of ``ROUNDER + x``, read as int64, are those of `ROUNDER` plus the
+rounded x. What all updates together have too much, `_settle` subtracts (int64 wraps around: no bit is lost).
 """
 
 from __future__ import annotations
@@ -29,12 +30,14 @@ FRACTION_BITS = 32
 SCALE = 2.0**FRACTION_BITS
 MIN_WEIGHT = 2.0**-16
 MAX_WEIGHT = 2.0**53
-BLOCK = 49_152  # elements at a time: the temporary stays in a core's own cache, and a call costs little beside it
-_EXACT_IN_FLOAT64 = 2**53
+BLOCK = 131_072  # elements at a time: the temporary, 1 MiB, stays in a core's caches, and calls cost little beside it
+ROUNDER = 1.5 * 2.0**52
+_ROUNDER_BITS = int(np.float64(ROUNDER).view(np.int64))
+_ROUNDED_BELOW = 2**51  # where ROUNDER + x stays between 2^52 and 2^53
 _INT64_MAX = 2**63 - 1
 
 FloatVector = npt.NDArray[np.float32]
-WholeNumbers = npt.NDArray[Any]  # float64 or int64
+WholeNumbers = npt.NDArray[np.int64]
 
 
 def share(num_clients: int) -> float:
@@ -63,6 +66,7 @@ class FixedPointSum:
         self.weights: list[float] = []
         self._bound = 0  # of the absolute values of _total, as a Python integer: it cannot wrap around
         self._total: WholeNumbers | None = None  # while nothing was added
+        self._excess = 0  # by which each number in _total is too large, modulo 2^64
         self._shared = False  # whether _total may be seen by others, so that it must not be written into
         self._largest: int | None = None  # of the absolute values of _total, where that is known exactly
 
@@ -87,8 +91,9 @@ class FixedPointSum:
         if not math.isfinite(largest):
             raise ValueError("An update that holds NaN or an infinite value cannot be added.")
         factor = weight * SCALE  # exact: a power of two
-        bound = self._raised_bound(round(factor * largest))  # rounds to even as np.rint does
-        self._add_rounded(delta, factor, self._writable(_kind(bound)))
+        highest = round(factor * largest)  # rounds to even as np.rint does
+        bound = self._raised_bound(highest)
+        self._add_rounded(delta, factor, by_rounder=highest < _ROUNDED_BELOW)
         self._bound, self._largest = bound, None
         self.weights.append(float(weight))
 
@@ -100,13 +105,11 @@ class FixedPointSum:
         if other.size != self.size:
             raise LayoutError("shape", f"A sum of {self.size} elements cannot take in one of {other.size}.")
         bound = self._raised_bound(other._bound)
-        if self._total is None:
-            self._total, self._shared, other._shared = other._total, True, True
-        elif other._total is not None:
-            kind = self._total.dtype if bound <= _EXACT_IN_FLOAT64 else np.dtype(np.int64)
-            mine, theirs = self._total.astype(kind, copy=False), other._total.astype(kind, copy=False)
-            reusable = mine is not self._total or not self._shared
-            self._total, self._shared = np.add(mine, theirs, out=mine if reusable else None), False
+        mine, theirs = self._settle(), other._settle()
+        if mine is None:
+            self._total, self._shared, other._shared = theirs, True, True
+        elif theirs is not None:
+            self._total, self._shared = np.add(mine, theirs, out=None if self._shared else mine), False
         self._bound, self._largest = bound, None
         self.weights.extend(other.weights)
 
@@ -139,8 +142,7 @@ class FixedPointSum:
 
         They stay as they are whatever is added later.
         """
-        self._total = self._as_integers()
-        self._shared = True
+        self._total, self._shared = self._numbers(), True
         return {"total": self._total, "weights": np.asarray(self.weights, dtype=np.float64)}
 
     @classmethod
@@ -152,7 +154,8 @@ class FixedPointSum:
         """
         if set(arrays) != {"total", "weights"}:
             raise LayoutError("malformed", f"A sum consists of 'total' and 'weights', but {sorted(arrays)} were given.")
-        total, weights = arrays["total"], arrays["weights"]
+        total: npt.NDArray[Any] = arrays["total"]
+        weights = arrays["weights"]
         if total.dtype != np.int64 or weights.dtype != np.float64:
             raise LayoutError("dtype", f"A sum is int64 and float64, but {total.dtype} and {weights.dtype} were given.")
         if total.shape != (size,) or weights.ndim != 1:
@@ -181,36 +184,34 @@ class FixedPointSum:
             )
         return bound
 
-    def _add_rounded(self, delta: FloatVector, factor: float, total: WholeNumbers) -> None:
-        scaled = np.empty(min(self.size, BLOCK), dtype=np.float64)
+    def _add_rounded(self, delta: FloatVector, factor: float, by_rounder: bool) -> None:
+        total, room = self._writable(), np.empty(min(self.size, BLOCK), dtype=np.float64)
         for block in self._blocks():
-            values, sums = scaled[: block.stop - block.start], total[block]
+            values, sums = room[: block.stop - block.start], total[block]
             np.copyto(values, delta[block])  # then multiplied in place: faster than a product of mixed types
             np.multiply(values, factor, out=values)
-            np.rint(values, out=values)
-            np.add(sums, values.astype(sums.dtype, copy=False), out=sums)
+            np.add(sums, _with_rounder(values) if by_rounder else np.rint(values).astype(np.int64), out=sums)
+        self._excess += _ROUNDER_BITS if by_rounder else 0
 
-    def _writable(self, kind: np.dtype[Any]) -> WholeNumbers:
-        """Return the numbers as an array of this dtype that is nobody else's."""
+    def _writable(self) -> WholeNumbers:
+        """Return the numbers, with their excess, as an array that is nobody else's."""
         if self._total is None:
-            self._total = np.zeros(self.size, dtype=kind)
-        elif self._shared or self._total.dtype != kind:
-            self._total = self._total.astype(kind)
+            self._total = np.zeros(self.size, dtype=np.int64)
+        elif self._shared:
+            self._total = self._total.copy()
         self._shared = False
         return self._total
 
-    def _as_integers(self) -> npt.NDArray[np.int64]:
-        """Return the numbers as int64, in the same memory where it is nobody else's: fresh memory is dear."""
-        numbers = self._numbers()
-        if numbers.dtype == np.int64 or self._shared:
-            return numbers.astype(np.int64, copy=False)
-        integers = numbers.view(np.int64)
-        for block in self._blocks():
-            integers[block] = numbers[block].astype(np.int64)
-        return integers
+    def _settle(self) -> WholeNumbers | None:
+        """Take the excess out of the numbers, which are nobody else's as long as there is any, and return them."""
+        if self._total is not None and self._excess:
+            np.subtract(self._total, np.uint64(self._excess % 2**64).astype(np.int64), out=self._total)
+            self._excess = 0
+        return self._total
 
     def _numbers(self) -> WholeNumbers:
-        return np.zeros(self.size, dtype=np.int64) if self._total is None else self._total
+        numbers = self._settle()
+        return np.zeros(self.size, dtype=np.int64) if numbers is None else numbers
 
     def _scaled_blocks(self, divisor: float) -> Iterator[tuple[slice, npt.NDArray[np.float64]]]:
         """Yield the numbers divided, as float64, block by block in the same memory."""
@@ -225,8 +226,9 @@ class FixedPointSum:
         return (slice(start, min(start + BLOCK, self.size)) for start in range(0, self.size, BLOCK))
 
 
-def _kind(bound: int) -> np.dtype[Any]:
-    return np.dtype(np.float64 if bound <= _EXACT_IN_FLOAT64 else np.int64)
+def _with_rounder(values: npt.NDArray[np.float64]) -> WholeNumbers:
+    """Return the values, which are written over, rounded, plus `_ROUNDER_BITS`."""
+    return np.add(values, ROUNDER, out=values).view(np.int64)
 
 
 def _checked(weight: float) -> float:

@@ -97,6 +97,7 @@ wide_contributions = st.lists(
 
 @given(wide_contributions)
 @example([([0.0, 2.0**21, 0.0], 1.0), ([2.0**-32, 2.0**-32, 0.0], 1.0)])  # beyond what float64 adds exactly
+@example([([0.25, 2.0**19, 0.0], 1.0), ([2.0**-33, 3 * 2.0**-33, -(2.0**-33)], 1.0)] * 3)  # rounded in both ways
 @example([([1.0, 2.0**20, 0.0], 1.0)] * 4)
 def test_the_sum_is_that_of_pythons_integers(given_: list[Contribution]) -> None:
     assert summed(given_).to_arrays()["total"].tolist() == exact_sum(given_)
@@ -106,7 +107,7 @@ def test_the_sum_is_that_of_pythons_integers(given_: list[Contribution]) -> None
 def test_a_merged_sum_is_that_of_pythons_integers(
     left: list[Contribution], right: list[Contribution], left_travels: bool, right_travels: bool
 ) -> None:
-    """Small and large sums, held as floats or as integers, in all mixtures."""
+    """Small and large sums, travelled or not, in all mixtures."""
     first, second = summed(left), summed(right)
     if left_travels:
         first = FixedPointSum.from_arrays(first.to_arrays(), 3)
@@ -129,13 +130,48 @@ def test_a_quotient_is_the_correctly_rounded_one(given_: list[Contribution], div
 
 
 @pytest.mark.parametrize("steps", [1, 3, 2**20 + 1])
-def test_the_step_from_floats_to_integers_loses_nothing(steps: int) -> None:
+def test_a_sum_beyond_two_to_the_53_loses_nothing(steps: int) -> None:
     """2^53 is the last number up to which float64 holds every integer: 2^53 + 1 would be lost."""
     total = FixedPointSum(2)
     total.add(vector(2.0**21, -(2.0**21)), 1.0)
     for _ in range(2):
         total.add(vector(steps * 2.0**-32, steps * 2.0**-32), 1.0)
     assert total.to_arrays()["total"].tolist() == [2**53 + 2 * steps, -(2**53) + 2 * steps]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(
+    ("delta", "weight"),
+    [
+        (14586017 * 2.0**-33, 308761441.0),  # 2^51 + 1/2, as 2^52 + 1 = 17 * 858001 * 308761441
+        (2.0**19, 1.0),
+        (2.0**19 - 2.0**-5, 1.0),
+        ((2.0**24 - 1) * 2.0**-33, 2.0**28),  # just below 2^51
+        ((2.0**24 - 1) * 2.0**-34, 2.0**29 - 1),  # ends in a quarter
+    ],
+)
+def test_rounding_is_the_same_where_its_way_changes(delta: float, weight: float, sign: int) -> None:
+    """Below 2^51 numbers are rounded by an addition, and from there on by NumPy."""
+    total = FixedPointSum(3)
+    for _ in range(3):
+        total.add(vector(sign * delta, -sign * delta, sign * 2.0**-33), weight)
+    expected = [3 * rounded(weight, number) for number in (sign * delta, -sign * delta, sign * 2.0**-33)]
+    assert total.to_arrays()["total"].tolist() == expected
+
+
+def test_many_small_updates_wrap_nothing_around() -> None:
+    """The bits of what rounds are added with each update, and exceed int64 from the second on."""
+    total, rng = FixedPointSum(5), np.random.default_rng(0)
+    deltas = rng.normal(size=(500, 5)).astype(np.float32)
+    for place, delta in enumerate(deltas):
+        total.add(delta, 3.0)
+        if place % 100 == 50:
+            total.merge(FixedPointSum.from_arrays(total.to_arrays(), 5))
+    expected = [0] * 5
+    for place, delta in enumerate(deltas.tolist()):
+        expected = [before + rounded(3.0, value) for before, value in zip(expected, delta, strict=True)]
+        expected = [2 * number for number in expected] if place % 100 == 50 else expected
+    assert total.to_arrays()["total"].tolist() == expected
 
 
 @given(st.lists(st.floats(width=32), max_size=5))
