@@ -51,8 +51,11 @@ class TrimmedMean(CollectingAggregator):
 
     def trimmed(self, updates: int) -> int:
         """Return how many of so many values are cut off each end."""
-        # A product such as 0.1 * 30 lies a rounding above the whole number that is meant.
-        return min(math.ceil(round(self.beta * updates, 6)), (updates - 1) // 2)
+        if self.beta == 0:
+            return 0
+        # A product such as 0.07 * 100 lies a rounding above the whole number that is meant.
+        share = math.ceil(round(self.beta * updates, 6))
+        return min(max(1, share), (updates - 1) // 2)
 
     def shortfall(self, updates: int) -> str:
         """Ask for one value to cut off each end, where any is to be, and for as many as there are attackers."""
