@@ -22,6 +22,7 @@ from flwr.common.constant import ErrorCode
 
 from simulation import lines
 from simulation.blocks import Inbox, Outbox, Parcel, SentProbe
+from simulation.heap import keep_freed_memory
 from simulation.virtual import RUN_ID, answer, take_identity
 
 
@@ -73,6 +74,7 @@ class ClientWorker:
     def __init__(self, index: int, environment: Mapping[str, str]) -> None:
         """Set the environment, of which TensorFlow reads its part when it is imported."""
         os.environ.update(environment)
+        keep_freed_memory()
         take_identity()
         self._index = index
         self._inbox = Inbox()
