@@ -75,7 +75,7 @@ class Round:
         self.clients = [str(k) for k in range(clients)]
         self.limits = Limits(1e7, 0.0, share(1000))
         settings = {"learning-rate": 0.05, "local-epochs": 1, wire.SUMMED: weighting, **wire.limits_record(self.limits)}
-        self.writer = RequestWriter("train", 1, 0, self.arrays, settings, 3600.0)
+        self.writer = RequestWriter("train", 1, 0, self.arrays, settings, ttl=3600.0)
         self.app = _app(self.local)
         InlineGrid.of(self.app, 1)  # gives the process the identity that Flower's messages ask for
 
