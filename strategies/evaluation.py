@@ -1,17 +1,24 @@
-"""Collect the replies of a federated evaluation: the scores of all clients that answered in time."""
+"""A federated evaluation: which clients are asked, and the scores of all that answered in time."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from flwr.app import Message
 
 from strategies.records import ClientScores
 from strategies.requests import Correspondence
+from strategies.samplers import draw
 from strategies.scores import Row, client_scores, read_scores
+from strategies.seeding import generator
 
 logger = logging.getLogger(__name__)
+
+
+def evaluators(clients: Sequence[str], count: int, seed: int, round: int) -> list[str]:
+    """Return the clients asked in a round, in their order: so many, drawn anew each time; 0 = all."""
+    return [clients[place] for place in draw(len(clients), count, generator(seed, round, "", "evaluation"))]
 
 
 def gather(letters: Correspondence, replies: Iterable[Message], round: int, max_examples: float) -> ClientScores | None:

@@ -24,14 +24,12 @@ from strategies.census import Census
 from strategies.clock import World, simulated_seconds
 from strategies.composition import Composition
 from strategies.errors import StrategyError
-from strategies.evaluation import gather
+from strategies.evaluation import evaluators, gather
 from strategies.pace import Pace, Synchronous
 from strategies.population import Population
 from strategies.records import ClientScores, RoundRecord
 from strategies.requests import NOTHING, Correspondence, RequestWriter, packs_for
 from strategies.rounds import RoundInFlight, RoundProgress, rate_of
-from strategies.samplers import draw
-from strategies.seeding import generator
 from strategies.selection import losses_by, select
 from strategies.server_model import ServerModel
 from strategies.step_fold import StepFold
@@ -159,9 +157,8 @@ class FederatedStrategy(Strategy):
     ) -> Iterable[Message]:
         """Ask all clients, or a sample of ``federated_evaluate_clients``, to evaluate on their own test part."""
         ids = self._census(grid).population().ids
-        chance = generator(self.seed, server_round, "", "evaluation")
-        places = draw(len(ids), self.rules.federated_evaluate_clients, chance)
-        return self._write("evaluate", server_round, arrays, grid, [ids[place] for place in places], dict(config))
+        asked = evaluators(ids, self.rules.federated_evaluate_clients, self.seed, server_round)
+        return self._write("evaluate", server_round, arrays, grid, asked, dict(config))
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Return the summary of the clients' scores; None where nobody has any."""

@@ -5,7 +5,7 @@ import logging
 import pytest
 from flwr.app import Error, Message, MetricRecord, RecordDict
 
-from strategies.evaluation import gather
+from strategies.evaluation import evaluators, gather
 from strategies.requests import Correspondence, RequestWriter
 from tests.strategies.toy_federation import message_with, start_arrays
 
@@ -22,6 +22,15 @@ def letters(packs: list[list[str]]) -> Correspondence:
 def answer(sent: Correspondence, position: int, accuracy: float, examples: int = 4) -> Message:
     metrics = MetricRecord({"num-examples": examples, "loss": 1.0 - accuracy, "accuracy": accuracy})
     return Message(RecordDict({"metrics": metrics}), reply_to=sent.messages[position])
+
+
+def test_evaluators_are_drawn_anew_in_each_round_from_round_and_seed_alone() -> None:
+    clients = [str(number) for number in range(100, 150)]
+    assert evaluators(clients, 0, 7, 1) == clients
+    drawn = [evaluators(clients, 10, seed, round) for seed in (7, 8) for round in (1, 2)]
+    assert all(len(set(ids)) == 10 and ids == sorted(ids) and set(ids) <= set(clients) for ids in drawn)
+    assert len({tuple(ids) for ids in drawn}) == 4
+    assert evaluators(clients, 10, 7, 2) == drawn[1]
 
 
 def test_scores_are_those_of_all_replies_sorted_by_client() -> None:
