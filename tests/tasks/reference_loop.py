@@ -32,9 +32,16 @@ def reference_train(
     data: Examples,
     batches: list[np.ndarray],
     seed_states: np.ndarray,
+    mu: float = 0.0,
+    correction: list[np.ndarray] | None = None,
 ) -> tuple[list[np.ndarray], float]:
-    """Train a fresh model with a fresh optimizer; return the weights and the mean loss over the examples seen."""
+    """Train a fresh model with a fresh optimizer; return the weights and the mean loss over the examples seen.
+
+    The gradients of the proximal term and the correction are added to those of the loss, as the papers write them.
+    """
     model.set_weights(weights)
+    paths = [variable.path for variable in model.weights]
+    start, added = dict(zip(paths, weights, strict=True)), dict(zip(paths, correction or [], strict=bool(correction)))
     generators = [v for v in model.variables if v.name == "seed_generator_state"]
     for variable, state in zip(generators, seed_states, strict=True):
         variable.assign(state)
@@ -47,7 +54,11 @@ def reference_train(
             loss = loss_of(y[:, None], outputs)
             value = loss + sum(model.losses)
         gradients = tape.gradient(value, [v.value for v in model.trainable_variables])
-        optimizer.apply(gradients, model.trainable_variables)
+        pulled = [
+            gradient + mu * (v.value - start[v.path]) + added.get(v.path, 0.0)
+            for gradient, v in zip(gradients, model.trainable_variables, strict=True)
+        ]
+        optimizer.apply(pulled, model.trainable_variables)
         total, seen = total + float(loss) * len(batch), seen + len(batch)
     if getattr(optimizer, "use_ema", False):
         optimizer.finalize_variable_values(model.trainable_variables)

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tasks.models import build_model
-from tasks.objective import Objective, objective_for
+from tasks.objective import Objective, Terms, objective_for
 
 USER = "tests.tasks.user_models:"
 
@@ -68,6 +68,34 @@ def test_value_is_the_mean_of_the_losses():
 def test_value_leaves_out_what_is_masked():
     mask = tf.constant([1.0, 1.0, 0.0])
     assert float(Objective("categorical").value(tf.constant([1.0, 2.0, 6.0]), mask)) == 1.5
+
+
+WEIGHTS = [tf.constant([[1.0, 2.0]]), tf.constant([3.0])]
+START = [tf.constant([[0.0, 4.0]]), tf.constant([1.0])]
+CORRECTION = [tf.constant([[0.5, -1.0]]), tf.constant([2.0])]
+
+
+def test_the_proximal_term_is_half_of_mu_times_the_squared_distance():
+    (value,) = Terms([tf.constant(0.5), *START]).values(WEIGHTS)
+    assert float(value) == 0.25 * (1 + 4 + 4)
+
+
+def test_the_gradients_are_the_pull_to_the_start_and_the_correction_itself():
+    terms, weights = Terms([tf.constant(0.5), *START], CORRECTION), [tf.Variable(weight) for weight in WEIGHTS]
+    with tf.GradientTape() as tape:
+        value = tf.add_n(terms.values(weights))
+    kernel, bias = tape.gradient(value, weights)
+    np.testing.assert_array_equal(kernel, [[0.5 * 1 + 0.5, 0.5 * -2 - 1.0]])
+    np.testing.assert_array_equal(bias, [0.5 * 2 + 2.0])
+
+
+def test_a_group_is_pulled_to_one_start_and_a_part_that_is_empty_is_no_term():
+    group = [tf.stack([weight, 2 * weight]) for weight in WEIGHTS]
+    (value,) = Terms([tf.constant(2.0), *START]).values(group)
+    assert float(value) == 9 + (4 + 0 + 25)
+    (product,) = Terms((), CORRECTION).values(WEIGHTS)
+    assert float(product) == 0.5 - 2 + 6
+    assert Terms().values(WEIGHTS) == Terms().tensors == []
 
 
 def test_objectives_are_values():
