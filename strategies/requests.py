@@ -92,11 +92,12 @@ class Correspondence:
     def exchange(self, grid: Grid, timeout: float) -> Iterator[Message]:
         """Send the messages and yield the replies as they arrive, for at most ``timeout`` seconds."""
         if self.requests:
-            down = wire.ByteCounter(self.shared)
+            exchange = Exchange(grid, self.messages, timeout)
+            down = wire.ByteCounter(self.shared)  # while clients are at work already
             for message in self.messages:
                 down.add(message)
             self.bytes_down += down.total
-            yield from Exchange(grid, self.messages, timeout).replies()
+            yield from exchange.replies()
 
     def answered(self, replies: Iterable[Message]) -> Iterator[tuple[Message, list[str]]]:
         """Yield each reply with the clients it has to speak for; afterwards, `unanswered` names the others.
