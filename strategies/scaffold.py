@@ -11,8 +11,8 @@ c_i+ - c_i = -c - delta_i / (K lr), as K is a metric of the reply. K may differ 
 straggler does partial work. Every client counts the same, as in the paper: with weights, c would have to have them too.
 
 A client's c_i is kept on its node, see `strategies.client_state`. If it is lost the client begins again with c_i = 0,
-and c keeps, for good, the lost c_i / N. Entries of weights that are not trained (moving averages) have control variates
-that nobody uses.
+and c keeps, for good, the lost c_i / N. A hostile client can move c as it can move a mean: no robust rule guards it.
+Entries of weights that are not trained (moving averages) have control variates that nobody uses.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Scaffold:
 
 @dataclass
 class Gradients:
-    """The exact sum of delta_i / (K_i lr) over a round's clients, minus their mean gradients with the correction.
+    """The exact sum of delta_i / (K_i lr) over a round's clients, that is, of their mean corrected gradients negated.
 
     ``largest`` bounds what one client may add, so that none can use up the range of the sum.
     """
