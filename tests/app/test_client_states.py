@@ -11,7 +11,7 @@ from flwr.app import Context, RecordDict
 from app.client_states import client_states
 from app.errors import UserError
 from strategies.client_state import file_name
-from tests.app.inline_runs import SMALL, simulated, start
+from tests.app.inline_runs import SMALL, simulated, start, write_digits
 
 STATE = {"control": np.ones(3, np.float32)}
 
@@ -83,3 +83,23 @@ def test_an_interrupted_run_keeps_them_to_be_gone_on_with(tmp_path: Path) -> Non
     with pytest.raises(KeyboardInterrupt):
         start(tmp_path, {**SMALL, "strategy": "scaffold"}, simulated(1), [stop])
     assert len(list(tmp_path.glob("*/client-states/*/1.npz"))) == 3
+
+
+def test_deployed_nodes_keep_theirs_in_their_own_folders(tmp_path: Path) -> None:
+    """What a round has committed is kept, and the one before it, and what the last round may yet commit."""
+    for name, examples in (("east", slice(0, 200)), ("west", slice(200, 500)), ("held-out", slice(500, 800))):
+        write_digits(tmp_path / f"{name}.npz", examples)
+    nodes = {
+        number: {"client-id": name, "data-path": str(tmp_path / f"{name}.npz"), "state-dir": str(tmp_path / name)}
+        for number, name in enumerate(("east", "west"), 1)
+    }
+    ours = {key: value for key, value in SMALL.items() if key != "num-clients"}
+    data = {"dataset": f"npz:{tmp_path / 'held-out.npz'}", "partition": "natural", "clients-per-round": 0}
+    left = start(tmp_path, {**ours, **data, "num-rounds": 3, "strategy": "scaffold"}, nodes)
+    assert [record["accepted"] for record in left.records()] == [0, 2, 2, 2]
+    for name in ("east", "west"):
+        own = tmp_path / name / file_name(left.directory.path.name) / file_name(name)
+        generations = {int(path.stem): np.load(path)["control"] for path in own.glob("*.npz")}
+        assert sorted(generations) == [1, 2, 3]
+        assert len({control.tobytes() for control in generations.values()}) == 3
+    assert not left.directory.client_states.exists()
