@@ -42,7 +42,17 @@ def flag(options: Options, key: str, default: bool) -> bool:
     return value
 
 
+BY_SIZE = ("weighted", "power-of-choice")
+
+
 def weighting(options: Options, auto: str) -> str:
-    """Return what a client's update weighs; ``auto`` is what the part's paper has."""
+    """Return what a client's update weighs; ``auto`` is what the part's paper has.
+
+    Where clients are drawn by their size already, as the key 'selection' may say, they then count the same, so that
+    large ones do not count twice (Cho et al., "Towards Understanding Biased Client Selection in Federated Learning",
+    2022, equation 2).
+    """
     chosen = text(options, "weighting", "auto")
-    return auto if chosen == "auto" else chosen
+    if chosen != "auto":
+        return chosen
+    return "uniform" if text(options, "selection", "") in BY_SIZE else auto

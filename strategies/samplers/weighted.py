@@ -3,8 +3,8 @@
 Each place of the cohort goes to a client with probability proportional to its number of examples, among those not drawn
 yet. The first is the "sampling by p_k" of Li et al., "On the Convergence of FedAvg on Non-IID Data", 2020, section 3
 (scheme I), which draws with replacement: here a client does not train twice in a round, so that inclusion is less than
-proportional for the largest. As there, the updates of clients drawn by size should be averaged uniformly ('weighting'
-'uniform'): with 'examples' a large client counts by its size twice.
+proportional for the largest. As there, the updates of clients drawn by size are averaged uniformly, unless 'weighting'
+is 'examples': then a large client counts by its size twice.
 
 A client that does not say how many examples it has counts as the average of those that do. Drawing takes time in
 proportion to the population: 7 ms for 100,000 clients.

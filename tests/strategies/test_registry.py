@@ -92,6 +92,13 @@ def test_a_strategy_and_a_key_that_name_different_parts_are_refused(monkeypatch:
         build("own", {"aggregator": "mean"})
 
 
+@pytest.mark.parametrize(("selection", "weighs"), [("", "examples"), ("weighted", "uniform"), ("uniform", "examples")])
+def test_who_is_drawn_by_size_does_not_count_by_size_again(selection: str, weighs: str) -> None:
+    options: dict[str, Option] = {"selection": selection, "clients-per-round": 3}
+    assert build("fedavg", {**options, "weighting": "auto"}).aggregator == WeightedMean(weighs)
+    assert build("fedavg", {**options, "weighting": "examples"}).aggregator == WeightedMean("examples")
+
+
 def test_a_part_is_chosen_by_its_key() -> None:
     assert build("fedavg", {"aggregator": "mean", "selection": "uniform"}) == build("fedavg", {})
     with pytest.raises(StrategyError, match=r"'aggregator' is 'maen', but must be one of .*: did you mean 'mean'\?"):
