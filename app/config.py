@@ -95,7 +95,7 @@ class RunConfig(BaseModel):
     )
     aggregator: str = _federation("", "what makes one update of many; empty = the strategy's own, or the mean")
     weighting: Literal["auto", "examples", "uniform"] = _federation(
-        "auto", "what a client's update weighs; auto = by its examples in means of clients drawn evenly, else all the same"
+        "auto", "what a client's update weighs; auto = its examples in means of clients drawn evenly, else the same"
     )
     server_optimizer: str = _federation("", "how the server steps; empty = the strategy's own, or sgd")
     server_optimizer_args: str = _federation("", 'its arguments where it is of Keras, as in "beta_1=0.9,amsgrad=true"')

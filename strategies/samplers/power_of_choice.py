@@ -4,7 +4,7 @@ Cho, Wang, Joshi: "Towards Understanding Biased Client Selection in Federated Le
 strategy pi_pow-d: (1) d candidates are drawn without replacement with probability proportional to their number of
 examples; (2) the server sends them the global model, and they answer with its loss on their training examples; (3) the
 m clients of the highest loss are the cohort. d = m is selection by size; the larger d, the faster the loss falls at
-first, and the more biased the model is towards clients that are hard to fit. As in the paper, the updates should be
+first, and the more biased the model is towards clients that are hard to fit. As in the paper, the updates are
 averaged uniformly, unless 'weighting' is 'examples'.
 
 What differs: ties are broken by client id, not at random, and over-selection asks the ceil(1.3 m) highest. Who does not
