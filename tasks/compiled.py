@@ -135,7 +135,7 @@ class CompiledModel:
 
 
 class Program:
-    """The local training of one model in batches of up to ``width`` examples, with the terms that are named.
+    """The local training of one model in batches of up to ``width`` examples, and with the `Terms` that it is for.
 
     Where XLA compiles it, all batches are padded and masked. In the plain graph a full batch has a fixed size, and one
     that is not full is cut to its examples.

@@ -33,8 +33,12 @@ def client(n: int, classes: int = 10, seed: int = 0) -> Examples:
 
 
 def arrays_like(own: Trainer, seed: int, scale: float = 0.3) -> Arrays:
+    """Numbers of the weights' shapes, read-only as what comes in a message: their tensors are kept between calls."""
     generator = np.random.default_rng(seed)
-    return [generator.normal(0, scale, weight.shape).astype(np.float32) for weight in own.compiled.model.weights]
+    arrays = [generator.normal(0, scale, weight.shape).astype(np.float32) for weight in own.compiled.model.weights]
+    for array in arrays:
+        array.flags.writeable = False
+    return arrays
 
 
 def start_weights(model: str, classes: int = 10) -> Arrays:
@@ -118,7 +122,7 @@ def test_partial_work_a_scaled_loss_and_several_calls_are_those_of_numpy_too(way
     monkeypatch.setattr("tasks.together.MAX_STEPS", 3)
     own, data = way(LocalTraining(8, epochs=2, optimizer_args="loss_scale_factor=8")), client(40)
     start, correction = arrays_like(own, seed=3), arrays_like(own, seed=4, scale=0.1)
-    for added in ([], correction):
+    for added in ([], correction, []):
         result = own.train(start, data, 0.2, 7, share=0.75, mu=0.7, correction=added)
         batches = epochs_of_batches(40, 8, 2, seed=7)[:7]
         assert result.steps == 7
@@ -264,7 +268,7 @@ def test_without_terms_the_plain_program_trains_and_knows_nothing_of_the_others(
 
 def test_a_pulled_client_gets_the_same_bits_in_any_place_beside_any_others():
     own = trainer(USER + "tiny", SHAPE, 10, LocalTraining(8, epochs=2, optimizer="adam"))
-    data, start = [client(n) for n in (20, 5, 33, 8, 1, 17, 40, 9, 26, 3, 12)], start_weights(USER + "tiny")
+    data, start = [client(n) for n in (20, 5, 33, 8, 1, 17, 40, 9, 26, 3, 12)], arrays_like(own, seed=3)
     alone = [own.train(start, examples, 0.01, seed, mu=0.5) for seed, examples in enumerate(data)]
     generator = np.random.default_rng(0)
     for _ in range(10):
