@@ -26,7 +26,6 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from app.errors import UserError
 from simulation import blocks, lines
 from simulation.calls import Call, Done, SharedArrays
-from simulation.heap import keep_freed_memory
 from simulation.resources import Placement
 from simulation.workers import Answer, ClientWorker, RunSpec
 
@@ -86,7 +85,6 @@ class WorkerPool:
     """Starts workers as placed. ``close`` ends them; until then every death is made good."""
 
     def __init__(self, placement: Placement, environment: dict[str, str], shared_memory: bool = True) -> None:
-        keep_freed_memory()
         self.placement = placement
         hidden = {} if placement.num_gpus else {"CUDA_VISIBLE_DEVICES": "-1"}
         self._environment = {**environment, **hidden}

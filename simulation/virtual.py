@@ -14,6 +14,8 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+from simulation.heap import keep_freed_memory
+
 RUN_ID = 1
 
 logger = logging.getLogger(__name__)
@@ -23,6 +25,7 @@ class VirtualGrid(Grid):
     """Nodes without a network. Subclasses say which nodes there are and how messages get their replies."""
 
     def __init__(self) -> None:
+        keep_freed_memory()
         take_identity()
         self._ids = count(1)
 

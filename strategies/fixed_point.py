@@ -30,7 +30,9 @@ FRACTION_BITS = 32
 SCALE = 2.0**FRACTION_BITS
 MIN_WEIGHT = 2.0**-16
 MAX_WEIGHT = 2.0**53
-BLOCK = 131_072  # elements at a time: the temporary, 1 MiB, stays in a core's caches, and calls cost little beside it
+BLOCK = (
+    65_536  # elements at a time: the temporary, 512 KiB, stays in a core's own cache, and calls cost little beside it
+)
 ROUNDER = 1.5 * 2.0**52
 _ROUNDER_BITS = int(np.float64(ROUNDER).view(np.int64))
 _ROUNDED_BELOW = 2**51  # where ROUNDER + x stays between 2^52 and 2^53
@@ -67,6 +69,7 @@ class FixedPointSum:
         self._bound = 0  # of the absolute values of _total, as a Python integer: it cannot wrap around
         self._total: WholeNumbers | None = None  # while nothing was added
         self._excess = 0  # by which each number in _total is too large, modulo 2^64
+        self._room: npt.NDArray[np.float64] | None = None  # for a block of temporary numbers
         self._shared = False  # whether _total may be seen by others, so that it must not be written into
         self._largest: int | None = None  # of the absolute values of _total, where that is known exactly
 
@@ -185,9 +188,9 @@ class FixedPointSum:
         return bound
 
     def _add_rounded(self, delta: FloatVector, factor: float, by_rounder: bool) -> None:
-        total, room = self._writable(), np.empty(min(self.size, BLOCK), dtype=np.float64)
-        for block in self._blocks():
-            values, sums = room[: block.stop - block.start], total[block]
+        total = self._writable()
+        for block, values in self._temporaries():
+            sums = total[block]
             np.copyto(values, delta[block])  # then multiplied in place: faster than a product of mixed types
             np.multiply(values, factor, out=values)
             np.add(sums, _with_rounder(values) if by_rounder else np.rint(values).astype(np.int64), out=sums)
@@ -215,15 +218,19 @@ class FixedPointSum:
 
     def _scaled_blocks(self, divisor: float) -> Iterator[tuple[slice, npt.NDArray[np.float64]]]:
         """Yield the numbers divided, as float64, block by block in the same memory."""
-        numbers, scaled = self._numbers(), np.empty(min(self.size, BLOCK), dtype=np.float64)
-        for block in self._blocks():
-            values = scaled[: block.stop - block.start]
+        numbers = self._numbers()
+        for block, values in self._temporaries():
             np.copyto(values, numbers[block], casting="same_kind")
             np.divide(values, divisor, out=values)
             yield block, values
 
-    def _blocks(self) -> Iterator[slice]:
-        return (slice(start, min(start + BLOCK, self.size)) for start in range(0, self.size, BLOCK))
+    def _temporaries(self) -> Iterator[tuple[slice, npt.NDArray[np.float64]]]:
+        """Yield the blocks, each with room for its numbers in float64, which is the same memory each time."""
+        if self._room is None:
+            self._room = np.empty(min(self.size, BLOCK), dtype=np.float64)
+        for start in range(0, self.size, BLOCK):
+            block = slice(start, min(start + BLOCK, self.size))
+            yield block, self._room[: block.stop - block.start]
 
 
 def _with_rounder(values: npt.NDArray[np.float64]) -> WholeNumbers:
