@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from app.selection_rules import bans, selection
@@ -40,11 +40,11 @@ ONLY_WITH: dict[str, dict[str, tuple[str, ...]]] = {
     "centered-clip-norm": {"strategy": ("centered-clipping",), "aggregator": ("centered-clipping",)},
     "centered-clip-iterations": {"strategy": ("centered-clipping",), "aggregator": ("centered-clipping",)},
     "clip-norm": {"clipping": ("fixed", "adaptive")},
+    "proximal-mu": {"strategy": ("fedprox",)},
+    "adaptive-mu": {"strategy": ("fedprox",)},
     "attackers": {"attack": SCALED_ATTACKS + OTHER_ATTACKS},
     "attack-scale": {"attack": SCALED_ATTACKS},
     "attack-target": {"attack": ("backdoor",)},
-    "proximal-mu": {"strategy": ("fedprox",)},
-    "adaptive-mu": {"strategy": ("fedprox",)},
     "server-momentum": {"strategy": ("fedavgm",), "server-optimizer": ("fedavgm",)},
     "server-nesterov": {"strategy": ("fedavgm",), "server-optimizer": ("fedavgm",)},
     "server-beta1": {"strategy": MOMENTS, "server-optimizer": MOMENTS},
@@ -60,6 +60,12 @@ def contradictions(config: RunConfig) -> list[str]:
     return [sentence for kind in every_kind for sentence in kind(config)]
 
 
+def does_nothing(key: str, values: Mapping[str, object]) -> bool:
+    """Tell whether a key does nothing in a run with these values of all keys."""
+    uses = ONLY_WITH.get(key, {})
+    return bool(uses) and not any(values[other] in wanted for other, wanted in uses.items())
+
+
 def _idle_keys(config: RunConfig) -> Iterator[str]:
     for field_name, field in type(config).model_fields.items():
         key = field.alias or field_name
@@ -67,7 +73,7 @@ def _idle_keys(config: RunConfig) -> Iterator[str]:
             continue
         given = getattr(config, field_name)
         actual = {other: getattr(config, other.replace("-", "_")) for other in ONLY_WITH[key]}
-        if given != field.default and not any(actual[other] in values for other, values in ONLY_WITH[key].items()):
+        if given != field.default and does_nothing(key, actual):
             idle = " and ".join(f"{other} '{value}'" for other, value in actual.items())
             uses = (f"'{other}' to {' or '.join(map(repr, values))}" for other, values in ONLY_WITH[key].items())
             yield (

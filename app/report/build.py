@@ -58,6 +58,7 @@ def _view(run: Run, key: Key, slug: str) -> dict[str, Any]:
     learning = [
         _over_all(f"{slug}-accuracy", "Accuracy", learning_lines(run, "accuracy"), "share"),
         _over_all(f"{slug}-loss", "Loss", learning_lines(run, "loss"), "loss"),
+        _over_all(f"{slug}-backdoor", "Backdoor success", learning_lines(run, "backdoor"), "share"),
     ]
     return {
         "key": key,

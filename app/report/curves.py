@@ -53,7 +53,7 @@ class Trace:
     faint: bool = False
 
 
-def learning_lines(run: Run, value: Literal["accuracy", "loss"]) -> list[Line]:
+def learning_lines(run: Run, value: Literal["accuracy", "loss", "backdoor"]) -> list[Line]:
     """Return the three views of one run's learning: central, on the clients' test parts, and as trained."""
     names: tuple[tuple[str, Literal["train", "central", "federated"]], ...] = (
         ("central test set", "central"),

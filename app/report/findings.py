@@ -52,6 +52,9 @@ def notes(run: Run) -> list[str]:
         found.append("The model was not evaluated on a central test set (no such set, or evaluate-every = 0).")
     if run.trained and not any(record.federated for record in run.rounds):
         found.append("The model was not evaluated on the clients' test parts (federated-evaluate-every = 0).")
+    if (attack := str(run.config.get("attack", "none"))) != "none":
+        share = percent(float(run.config.get("attackers", 0.0)))
+        found.append(f"{share} of the clients attack ({attack}), those that attackers.json names.")
     banned = [record.number for record in run.rounds if record.banned]
     if banned:
         found.append(f"Clients were banned in {_plural(len(banned), 'round')}: {_some(banned)}.")

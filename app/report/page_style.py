@@ -74,7 +74,7 @@ td small { display: block; color: var(--muted); font-size: 12px; }
 .numbers thead th { text-align: right; white-space: normal; vertical-align: bottom; }
 .numbers td small { white-space: normal; }
 .numbers .legend { min-width: 180px; }
-.numbers th:first-child, .numbers td:first-child { text-align: left; }
+.numbers th:first-child, .numbers td:first-child, .numbers thead th.name { text-align: left; }
 .pairs { columns: 3; column-gap: 32px; padding: 10px 16px; margin: 0; font-size: 13.5px; }
 .pairs.wide { columns: 2; }
 .pairs div { display: flex; justify-content: space-between; gap: 16px; padding: 4px 0; break-inside: avoid;

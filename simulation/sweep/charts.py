@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
 
 from app.report.curves import Trace, scale_y, show, trace_chart
 from app.report.figure import AXIS, CARD, INK, MUTED, SERIES, Chart, Key, drawing, series_colour
 from app.report.reading import Run
 from app.report.series import Curve, Measure, Over, curve
+from simulation.sweep.heat import HALF, bare
 from simulation.sweep.metrics import Metric
 from simulation.sweep.plan import Plan
 from simulation.sweep.results import Result, completed
 from simulation.sweep.scales import scale_of
-from simulation.sweep.sections import Range
 
 SHOWN = len(SERIES)
 SLICE = (470.0, 250.0)
-HALF = (564.0, 420.0)
+LETTERS = 50  # of ticks side by side under a slice
 FULL = (1150.0, 340.0)
-_STRONGEST = 0.6
-_STOPPED = {"pruned": "stopped", "failed": "failed", "crashed": "crashed"}
 
 
 def keys_of(results: Sequence[Result]) -> list[Key]:
@@ -79,6 +75,7 @@ def slice_chart(name: str, plan: Plan, results: Sequence[Result], key: str) -> C
         pad = 0.08 * (scale.high - scale.low) or 0.5
         axes.set_xlim(scale.low - pad, scale.high + pad)
         axes.set_xticks([place for place, _ in scale.ticks], [text for _, text in scale.ticks])
+        axes.tick_params(axis="x", rotation=30 if sum(len(text) for _, text in scale.ticks) > LETTERS else 0)
         axes.set_xlabel(key)
         scale_y(
             axes,
@@ -88,30 +85,6 @@ def slice_chart(name: str, plan: Plan, results: Sequence[Result], key: str) -> C
     low, high = (show(end([result.median for result in done]), plan.metric.unit) for end in (min, max))
     alt = f"{plan.metric.title} against {key} for {len(done)} configurations: from {low} to {high}."
     return Chart(f"{plan.metric.title} by {key}", alt, canvas.svg)
-
-
-def heat_chart(name: str, plan: Plan, results: Sequence[Result]) -> Chart | None:
-    """Draw the median for each pair of values, where two keys vary and neither is drawn from a range; else None."""
-    if len(plan.keys) != 2 or any(isinstance(draw, Range) for draw in plan.random.values()):
-        return None
-    down, across = (scale_of(plan, key) for key in plan.keys)
-    with drawing(name, HALF[0], min(HALF[1], 100.0 + 44.0 * (down.high + 1))) as canvas:
-        axes = canvas.axes
-        for result, strength in zip(results, _strengths(results, plan.metric), strict=True):
-            row, column = result.configuration.values.values()
-            _cell(axes, across.place(column), down.place(row), strength, _words(result, plan.metric))
-        axes.set_xlim(-0.5, across.high + 0.5)
-        axes.set_ylim(-0.5, down.high + 0.5)
-        axes.set_xticks([place for place, _ in across.ticks], [text for _, text in across.ticks])
-        axes.set_yticks([place for place, _ in down.ticks], [text for _, text in down.ticks])
-        axes.set_ylabel(plan.keys[0])
-        axes.set_xlabel(plan.keys[1])
-        _bare(axes)
-    alt = "Heat map. " + "; ".join(f"{result.label}: {_words(result, plan.metric)}" for result in results) + "."
-    return Chart(f"{plan.metric.title} by {plan.keys[0]} and {plan.keys[1]}", alt, canvas.svg, caption=_KEY_TO_CELLS)
-
-
-_KEY_TO_CELLS = "The median over the seeds; the better, the stronger the colour."
 
 
 def parallel_chart(name: str, plan: Plan, results: Sequence[Result]) -> Chart | None:
@@ -141,7 +114,7 @@ def parallel_chart(name: str, plan: Plan, results: Sequence[Result]) -> Chart | 
         axes.set_yticks([])
         axes.set_xlim(-0.05, len(scales) + 0.25)
         axes.set_ylim(-0.04, 1.04)
-        _bare(axes)
+        bare(axes)
     alt = f"{len(done)} configurations, each a line through {', '.join(plan.keys)} to {plan.metric.title}."
     return Chart("All keys together", alt, canvas.svg)
 
@@ -159,33 +132,10 @@ def importance_chart(name: str, shares: dict[str, float]) -> Chart | None:
         axes.set_yticks(range(len(keys)), keys)
         axes.set_xlim(0, 1.1)
         axes.set_xticks([])
-        _bare(axes)
+        bare(axes)
     alt = "Importance: " + ", ".join(f"{key} {100 * shares[key]:.0f} %" for key in reversed(keys)) + "."
     caption = "Share of the variance of the metric that a key accounts for by itself and with others (fANOVA)."
     return Chart("Which key matters", alt, canvas.svg, caption=caption)
-
-
-def _words(result: Result, metric: Metric) -> str:
-    return _STOPPED.get(result.state) or (
-        "not finite" if math.isnan(result.median) else show(result.median, metric.unit)
-    )
-
-
-def _strengths(results: Sequence[Result], metric: Metric) -> list[float]:
-    """Return how strong the colour of each result is: 0 where it has no median."""
-    done = completed(results)
-    best, worst = (done[0].median, done[-1].median) if done else (0.0, 0.0)
-    span = (best - worst) or 1.0
-    return [
-        0.06 + (_STRONGEST - 0.06) * ((result.median - worst) / span) ** 2 if result in done else 0.0
-        for result in results
-    ]
-
-
-def _cell(axes: Axes, x: float, y: float, strength: float, words: str) -> None:
-    corner = (x - 0.47, y - 0.45)
-    axes.add_patch(Rectangle(corner, 0.94, 0.9, facecolor=SERIES[0], alpha=strength, linewidth=0))
-    axes.text(x, y, words, ha="center", va="center", color=INK if strength else MUTED)
 
 
 def _upright(axes: Axes, x: float, ticks: Sequence[tuple[float, str]]) -> None:
@@ -195,8 +145,3 @@ def _upright(axes: Axes, x: float, ticks: Sequence[tuple[float, str]]) -> None:
             text, (x, place), (6, 0), textcoords="offset points", va="center", color=INK, fontsize=9, zorder=4,
             bbox={"facecolor": CARD, "edgecolor": "none", "alpha": 0.85, "pad": 1.0},
         )  # fmt: skip
-
-
-def _bare(axes: Axes) -> None:
-    axes.grid(visible=False)
-    axes.spines[:].set_visible(False)

@@ -44,7 +44,11 @@ def sweep(
 
     plan = read_plan(sweep_file(file, project_folder()), project_folder(), Path.cwd())
     log_to_console(PlainLines())
-    for name in ("app", "strategies"):  # a line per run is enough: what a round says is in the run's directory
+    for name in (
+        "app",
+        "strategies",
+        "simulation.simulate",
+    ):  # a line per run is enough: what a round says is in the run's directory
         logging.getLogger(name).setLevel(logging.WARNING)
     with without_noise(), _simulation(workers, engine, ray_address) as runner:
         best = carry_out(plan, runner, typer.echo)
@@ -52,9 +56,12 @@ def sweep(
 
 
 def sweep_file(argument: str, project: Path) -> Path:
-    """Return the file that is meant: a path, or a ready-made sweep's name. Raises UserError where there is none."""
+    """Return the file that is meant: a path, or a ready-made sweep's name. Raises UserError where there is none.
+
+    A ready-made one may also be named as other presets are, ``presets/NAME.toml``.
+    """
     ready = sorted((project / "presets" / "sweeps").glob("*.toml"))
-    for file in (Path(argument), *(file for file in ready if file.stem == argument)):
+    for file in (Path(argument), *(file for file in ready if argument in (file.stem, f"presets/{file.name}"))):
         if file.is_file():
             return file
     names = ", ".join(file.stem for file in ready) or "(none)"
@@ -109,10 +116,13 @@ def _write(folder: Path, plan: Plan, results: Sequence[Result], say: Say) -> Non
     from simulation.sweep.importance import importance
     from simulation.sweep.page import write_page
     from simulation.sweep.results import best_of, write_results
+    from simulation.sweep.table import Pivot, write_table
 
     if not results:
         return
     write_results(folder, plan, results)
+    if pivot := Pivot.of(plan, results):
+        write_table(folder, pivot)
     say(f"Report: {write_page(folder, plan, results, importance(plan, results))}")
     if (best := best_of(results)) is not None:
         say(f"Best: {best.label}. Run it again: fedkeras simulate -c {shlex.quote(str(folder / 'best.toml'))}")

@@ -31,7 +31,7 @@ class Metric:
     @property
     def unit(self) -> Literal["share", "loss"]:
         """How a value is written and drawn."""
-        return "share" if "accuracy" in self.key else "loss"
+        return "loss" if self.key == "loss" else "share"
 
     @property
     def direction(self) -> Literal["maximize", "minimize"]:
@@ -66,5 +66,6 @@ METRICS = {
         Metric("clients-accuracy", "Clients' mean accuracy", "federated", "accuracy", True),
         Metric("clients-loss", "Clients' mean loss", "federated", "loss", False),
         Metric("worst-clients-accuracy", "Worst tenth of clients", "federated", "accuracy-worst-10", True),
+        Metric("backdoor", "Backdoor success", "central", "backdoor", False),
     )
 }

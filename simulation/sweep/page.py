@@ -21,15 +21,16 @@ from app.units import human_seconds
 from simulation.sweep.charts import (
     SHOWN,
     curves_chart,
-    heat_chart,
     importance_chart,
     keys_of,
     parallel_chart,
     slice_chart,
 )
+from simulation.sweep.heat import heat_chart, panels_chart, words_of
 from simulation.sweep.page_template import SWEEP_PAGE
 from simulation.sweep.plan import Plan
 from simulation.sweep.results import Result, best_of
+from simulation.sweep.table import Pivot
 
 MAX_ROWS = 300
 
@@ -43,13 +44,15 @@ def write_page(folder: Path, plan: Plan, results: Sequence[Result], importance: 
 
 def render(folder: Path, plan: Plan, results: Sequence[Result], importance: Mapping[str, float]) -> str:
     """Return the page as HTML. ``results`` are ranked; everything that comes from a run or the file is escaped."""
-    keys, best = keys_of(results), best_of(results)
-    together = _present(heat_chart("heat", plan, results), importance_chart("importance", dict(importance)))
+    keys, best, pivot = keys_of(results), best_of(results), Pivot.of(plan, results)
+    heat = heat_chart("heat", plan, results) if pivot is None else None
+    together = _present(heat, importance_chart("importance", dict(importance)))
     return render_page(
         SWEEP_PAGE,
         f"Sweep {plan.name}",
         subtitle=_subtitle(plan),
         tiles=_tiles(plan, results),
+        pivot=None if pivot is None else _pivot(plan, pivot),
         notes=_notes(plan, results),
         best=None if best is None else [(key, plain(value)) for key, value in best.configuration.values.items()],
         command=f"fedkeras simulate -c {shlex.quote(str(folder / 'best.toml'))}",
@@ -138,6 +141,25 @@ def _row(plan: Plan, results: Sequence[Result], rank: int) -> dict[str, Any]:
     values = [plain(result.configuration.values[key]) for key in plan.keys]
     figures = [_value(plan, result), _spread(plan, result), str(result.rounds), *clock, human_seconds(result.seconds)]
     return {"key": keys_of(results)[rank], "rank": rank + 1, "cells": [*values, *figures], "state": result.state}
+
+
+def _pivot(plan: Plan, pivot: Pivot) -> dict[str, Any]:
+    """Return the table as the page shows it: as a chart, and in numbers."""
+    by_panel = bool(pivot.table.panels)
+
+    def shown(cell: Result | None) -> str:
+        return NONE if cell is None else words_of(cell, plan.metric)
+
+    rows = [
+        {"names": [*([plain(panel)] if by_panel else []), plain(row)], "cells": [shown(cell) for cell in cells]}
+        for panel, row, cells in pivot.lines()
+    ]
+    return {
+        "chart": panels_chart("table", plan, pivot),
+        "names": [*([pivot.table.panels] if by_panel else []), pivot.table.rows],
+        "columns": [plain(column) for column in pivot.columns],
+        "rows": rows,
+    }
 
 
 def _value(plan: Plan, result: Result) -> str:

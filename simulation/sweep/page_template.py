@@ -13,6 +13,21 @@ SWEEP_PAGE = """\
 {{ notes_list(notes) }}
 {{ figures(tiles) }}
 </header>
+{% if pivot is not none %}
+<h2>The table</h2>
+<p class="lead">{{ metric[0]|upper }}{{ metric[1:] }} at the end{{ ", the median over %d seeds" % seeds if seeds > 1
+else "" }}. As numbers in <code>table.csv</code>.</p>
+<div class="one row">{{ chart_card(pivot.chart) }}</div>
+<div class="one row"><div class="card scroll"><table class="numbers">
+<thead><tr>{% for name in pivot.names %}<th scope="col" class="name">{{ name }}</th>{% endfor %}
+{% for column in pivot.columns %}<th scope="col">{{ column }}</th>{% endfor %}</tr></thead>
+<tbody>
+{% for row in pivot.rows %}
+<tr>{% for name in row["names"] %}<th scope="row">{{ name }}</th>{% endfor %}
+{% for cell in row["cells"] %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}
+</tbody></table></div></div>
+{% endif %}
 {% if best is not none %}
 <h2>The best configuration</h2>
 <p class="lead">The best median of {{ metric }}{{ " over %d seeds" % seeds if seeds > 1 else "" }}. The command runs it

@@ -8,18 +8,20 @@ import math
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from app.config import RunConfig, Value
 from app.config_sentences import did_you_mean
+from app.contradictions import does_nothing
 from app.errors import ConfigError, UserError
 from app.overrides import merged_config, with_absolute_paths
 from simulation.sweep.metrics import METRICS, Metric
-from simulation.sweep.sections import Conduct, Draw, Halving, base_values, draws, grid_values, section
+from simulation.sweep.sections import Conduct, Draw, Halving, Table, base_values, draws, grid_values, section
 
 MAX_CONFIGURATIONS = 1000
-SECTIONS = ("name", "base", "grid", "random", "sweep")
+SECTIONS = ("name", "base", "grid", "random", "sweep", "table")
 _SHOWN_MISTAKES = 10
 
 Assignment = Mapping[str, Value]
@@ -42,6 +44,7 @@ class Plan:
     sampler: str
     halving: Halving | None
     folder: Path
+    table: Table | None = None
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -63,10 +66,14 @@ class Plan:
         return [dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())]
 
     def config(self, values: Assignment, seed: int, name: str) -> RunConfig:
-        """Return the run config of a configuration. Raises UserError where it is not sound."""
-        first = {key: ends[0] for key, ends in self._ends().items()}
-        whole = {**self.base, **first, **values, "seed": seed, "name": name}
-        return with_absolute_paths(RunConfig.from_run_config(whole), self.folder)
+        """Return the run config of a configuration. Raises UserError where it is not sound.
+
+        What the base says of keys that do nothing in this configuration, but something in another, is left out.
+        """
+        whole = {**self._whole(values), "seed": seed, "name": name}
+        idle = {key for key in self._at_times if does_nothing(key, whole)}
+        given = {key: value for key, value in whole.items() if key not in idle}
+        return with_absolute_paths(RunConfig.from_run_config(given), self.folder)
 
     def probes(self) -> Iterator[dict[str, Value]]:
         """Yield each combination of the grid, and each end of what is drawn: what can be wrong shows in one of them."""
@@ -87,6 +94,16 @@ class Plan:
             "sampler": self.sampler,
             "halving": None if self.halving is None else self.halving.model_dump(by_alias=True),
         }
+
+    @cached_property
+    def _at_times(self) -> frozenset[str]:
+        """The keys of the base that do something in at least one configuration."""
+        wholes = [self._whole(values) for values in self.probes()]
+        return frozenset(key for key in self.base if not all(does_nothing(key, whole) for whole in wholes))
+
+    def _whole(self, values: Assignment) -> dict[str, Value]:
+        first = {key: ends[0] for key, ends in self._ends().items()}
+        return {**RunConfig().to_run_config(), **self.base, **first, **values}
 
     def _ends(self) -> dict[str, tuple[Value, ...]]:
         return {**self.grid, **{key: draw.ends for key, draw in self.random.items()}}
@@ -124,6 +141,7 @@ def _plan(table: Mapping[str, Any], stem: str, project: Path, folder: Path) -> P
     problems += _twice(table)
     conduct = section(Conduct, judged, "[sweep]", problems)
     rule = None if halving is None else _halving(halving, problems)
+    shown = _table(table["table"], grid, random, problems) if "table" in table else None
     if not table.get("grid") and not table.get("random"):
         problems.append("Nothing varies: name keys in [grid] with lists of values, or in [random].")
     if problems or conduct is None:
@@ -141,6 +159,7 @@ def _plan(table: Mapping[str, Any], stem: str, project: Path, folder: Path) -> P
         sampler=conduct.sampler,
         halving=rule,
         folder=folder,
+        table=shown,
     )
 
 
@@ -168,6 +187,8 @@ def _unjudged(plan: Plan, config: RunConfig) -> list[str]:
     every = config.evaluate_every if plan.metric.group == "central" else config.federated_evaluate_every
     if every == 0:
         found.append(f"The metric '{plan.metric.name}' is never measured with {key} = 0: set it to 1 or more.")
+    if plan.metric.key == "backdoor" and config.attack != "backdoor":
+        found.append(f"The metric 'backdoor' is never measured with attack '{config.attack}': set it to 'backdoor'.")
     if plan.halving is not None and plan.halving.min_rounds >= config.num_rounds:
         found.append(
             f"'min-rounds' of halving is {plan.halving.min_rounds}, but a run has only {config.num_rounds} rounds: "
@@ -181,6 +202,19 @@ def _halving(given: Any, problems: list[str]) -> Halving | None:
         return section(Halving, given, "halving", problems)
     problems.append(f"'halving' in [sweep] is {given!r}, but must be {{ min-rounds = ..., factor = ... }}.")
     return None
+
+
+def _table(
+    given: Mapping[str, Any], grid: Mapping[str, Any], random: Mapping[str, Any], problems: list[str]
+) -> Table | None:
+    found = section(Table, given, "[table]", problems)
+    if found is not None and (random or sorted(found.keys) != sorted(grid)):
+        problems.append(
+            f"[table] shows {', '.join(found.keys)}, but what varies is {', '.join((*grid, *random)) or 'nothing'}: "
+            "each key that varies must stand in [grid] and be one of 'rows', 'columns' and, of three, 'panels'."
+        )
+        return None
+    return found
 
 
 def _twice(table: Mapping[str, Any]) -> list[str]:

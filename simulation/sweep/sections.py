@@ -59,6 +59,19 @@ class Conduct(_Checked):
         return value
 
 
+class Table(_Checked):
+    """``[table]``: which key of the grid goes down, which across, and of which each value has a panel."""
+
+    rows: str
+    columns: str
+    panels: str = ""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys that it shows."""
+        return (self.rows, self.columns, self.panels) if self.panels else (self.rows, self.columns)
+
+
 class Bounds(_Checked):
     """A key of ``[random]`` that is drawn between two ends, or with ``log`` so that each power is as likely."""
 

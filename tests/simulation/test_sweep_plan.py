@@ -138,7 +138,7 @@ def test_each_mistake_has_its_sentence(tmp_path: Path, text: str, sentence: str)
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("elephant = 1", "A sweep file has no 'elephant'; it has name, base, grid, random, sweep."),
+        ("elephant = 1", "A sweep file has no 'elephant'; it has name, base, grid, random, sweep, table."),
         ("grid = 3", "'grid' must be a section: [grid]."),
         ("name = '../x'\n" + GRID, "The key 'name' is '../x', but must be empty or letters"),
     ],

@@ -14,7 +14,8 @@ from numpy.testing import assert_allclose
 
 from app.config import RunConfig
 from app.errors import UserError
-from simulation.sweep.charts import SHOWN, curves_chart, heat_chart, keys_of, median_curve, parallel_chart, slice_chart
+from simulation.sweep.charts import SHOWN, curves_chart, keys_of, median_curve, parallel_chart, slice_chart
+from simulation.sweep.heat import heat_chart
 from simulation.sweep.importance import LEAST, importance
 from simulation.sweep.metrics import METRICS
 from simulation.sweep.page import render
