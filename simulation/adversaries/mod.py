@@ -28,14 +28,15 @@ class Company:
     """The attackers of a run, as one process knows them: `mod` stands around the training of a single client.
 
     ``of_first_round`` makes a request as the client would have got it in round 1, of one in any round. Honest updates
-    are kept for the round, those of round 1 for good: each process trains them once.
+    are kept for the round, those of round 1 for good: each process trains them once. Where clients remember something
+    from round to round (SCAFFOLD), colluders know what the others would send without it.
     """
 
     attack: Attack
     attackers: frozenset[str]
     of_first_round: Callable[[RecordDict], RecordDict]
     _weights: wire.GlobalWeights | None = None
-    _honest: dict[str, tuple[ConfigRecord, Update]] = field(default_factory=dict)
+    _honest: dict[tuple[str, frozenset[str]], tuple[ConfigRecord, Update]] = field(default_factory=dict)
     _first: dict[str, Update] = field(default_factory=dict)
 
     def mod(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
@@ -63,11 +64,11 @@ class Company:
         weights = wire.read_weights(wire.arrays_of(request, wire.ARRAYS))
         if self._weights is not weights:
             self._weights, self._honest = weights, {}
-        missing = [own for own in asked if self._honest.get(str(own[wire.CLIENT]), (None,))[0] != own]
+        keys = {str(own[wire.CLIENT]): (str(own[wire.CLIENT]), frozenset(request)) for own in asked}
+        missing = [own for own in asked if self._honest.get(keys[str(own[wire.CLIENT])], (None,))[0] != own]
         for own, update in _trained(request, missing, train):
-            self._honest[update.client] = own, update
-        clients = [str(own[wire.CLIENT]) for own in asked]
-        return {client: self._honest[client][1] for client in clients if client in self._honest}
+            self._honest[keys[update.client]] = own, update
+        return {client: self._honest[key][1] for client, key in keys.items() if key in self._honest}
 
     def first(self, request: RecordDict, client: str, train: Train) -> Update:
         """Return a client's honest update of round 1."""
@@ -107,11 +108,16 @@ class _Turn:
 
     def colluders(self) -> Sequence[Update]:
         asked = [own for _, own in each_client(asked_of_all(self.settings))]
-        known = self.company.honest(self.request, asked, self.train)
+        known = self.company.honest(_plain(self.request), asked, self.train)
         return list(known.values()) or [self.own()]  # which says why there is none
 
     def first(self) -> Update:
         return self.company.first(self.request, self.client, self.train)
+
+
+def _plain(request: RecordDict) -> RecordDict:
+    """Return weights and settings alone: what is beside them belongs together with what one client remembers."""
+    return RecordDict({wire.ARRAYS: request[wire.ARRAYS], wire.CONFIG: request[wire.CONFIG]})
 
 
 def _trained(request: RecordDict, asked: Sequence[ConfigRecord], train: Train) -> Iterator[tuple[ConfigRecord, Update]]:

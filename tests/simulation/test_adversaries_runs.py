@@ -50,6 +50,7 @@ class Toy:
         self.failing = failing
         self.trained: list[str] = []
         self.together: list[list[str]] = []
+        self.beside: list[bool] = []
         self.app = ClientApp()
         self.app.query("describe")(self.describe)
         self.app.train(mods=client_mods(self.company.mod))(self.train)
@@ -62,6 +63,7 @@ class Toy:
         own = wire.config_of(message)
         client, seed, share = str(own["client"]), wire.number(own, "seed"), wire.number(own, "share")
         self.trained.append(client)
+        self.beside.append("control" in message.content)
         self.together.append([str(later["client"]) for later in asked_together().later])
         if client in self.failing:
             raise OSError("no disk")
@@ -123,6 +125,16 @@ def test_colluders_are_trained_once_a_process_and_round_and_together() -> None:
 def test_partial_work_is_what_the_others_count_on_too() -> None:
     found = ask(Toy(Collusion(1.0)), SEEDS, shares=[1.0, 1.0, 1.0, 0.5])
     assert value(found["1"]) == value(found["4"]) == pytest.approx(-(1.2 + 1.1) / 2, abs=1e-5)
+
+
+def test_what_is_beside_the_weights_reaches_the_client_itself_alone() -> None:
+    federation = Toy(Collusion(1.0))
+    config = ConfigRecord({"clients": ["1", "4"], "seeds": [200, 600], "round": 3})
+    beside = {"control": wire.array_record({"vector": np.zeros(toy.SIZE, np.float32)})}
+    message = toy.message_with(RecordDict({"arrays": toy.start_arrays(), "config": config, **beside}))
+    list(federation.grid(1).send_and_receive([message]))
+    assert federation.trained == ["1", "4", "1", "4"]
+    assert federation.beside == [False, False, True, True]
 
 
 def test_who_fails_is_no_colluder_and_is_rejected_with_its_own_reason() -> None:
@@ -202,18 +214,17 @@ def test_every_attack_gives_one_model_on_every_engine_packed_anyhow(tmp_path: Pa
     hard = {"dropout": 0.2, "example-seconds": 0.1, "compute-spread": 0.8, "round-deadline": 5.0}
     alike.append({**ATTACKED, "attack": "alie", "attack-scale": 1.0, **hard, "stragglers": "partial"})
     alike.append({**ATTACKED, "attack": "alie", "attack-scale": 1.0, **FEDBUFF, "clients-per-round": 3})
-    configs = [*alike, *({**config, "clients-per-message": 1} for config in alike), {**ATTACKED, "attackers": 0.2}]
+    alike.append({**ATTACKED, "attack": "alie", "attack-scale": 1.0, "strategy": "scaffold"})
+    packed = [*alike, {**ATTACKED, "attackers": 0.2}]
     engines = [
-        warm_runs(tmp_path / "two", "ray", configs),
-        warm_runs(tmp_path / "one", "ray", configs, 1),
-        warm_runs(tmp_path / "inline", "inline", configs),
+        warm_runs(tmp_path / "two", "ray", packed),
+        warm_runs(tmp_path / "one", "ray", [{**config, "clients-per-message": 1} for config in packed], 1),
+        warm_runs(tmp_path / "inline", "inline", packed),
     ]
     runs = [[Left(RunDirectory(Path(run[0]))) for run in told[:-1]] for told in engines]
     digests = [[left.digest() for left in left_by_engine] for left_by_engine in runs]
     assert digests[0] == digests[1] == digests[2]
-    packed, unpacked, honest = digests[0][: len(alike)], digests[0][len(alike) : -1], digests[0][-1]
-    assert packed == unpacked
-    assert len({*packed, honest}) == len(alike) + 1
+    assert len({*digests[0]}) == len(packed)
     told = runs[0][0].json("attackers.json")
     assert told["attack"] == "sign-flip" and len(told["clients"]) == 3
     assert not (runs[0][-1].directory.path / "attackers.json").exists()
