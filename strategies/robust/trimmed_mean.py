@@ -6,8 +6,8 @@ many attackers as values are cut off an end.
 
 What differs from the paper: it leaves open how a share becomes a number; here it is rounded up, so that with any beta
 above 0 at least one value is cut off each end, and never so far that nothing is left. (Flower's `FedTrimmedAvg` rounds
-down: with beta 0.2 and four clients it is the plain mean.) The values that are left may be weighed, as the means of
-FedAvg are; values that tie are ordered by client id.
+down: with beta 0.2 and four clients it is the plain mean.) The values that are left may be weighed by the examples that
+clients claim; that trusts the claims, so it is not what is done unasked. Values that tie are ordered by client id.
 """
 
 from __future__ import annotations

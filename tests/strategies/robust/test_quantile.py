@@ -1,6 +1,7 @@
 """The running quantile: one step by hand, the fixed point, any scale, and the bounds of a step."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -44,3 +45,23 @@ def test_it_goes_the_right_way_where_flwr_goes_the_wrong_one() -> None:
             norms = np.random.default_rng(number).uniform(0.9, 1.1, size=20)
             estimate = QuantileEstimate(0.5, 0.2).next(counted(estimate, *norms))
         assert 0.8 < estimate < 1.2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", [QuantileEstimate(0.98, math.log(10.0)), QuantileEstimate(0.8, 0.2)])
+def test_it_is_the_estimate_of_tensorflow_privacy(rule: QuantileEstimate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On which the estimates of TensorFlow Federated rest."""
+    monkeypatch.setattr(sys, "skip_tf_privacy_import", True, raising=False)
+    import tensorflow as tf
+    from tensorflow_privacy.privacy.dp_query import quantile_estimator_query as queries
+
+    query = queries.NoPrivacyQuantileEstimatorQuery(3.0, rule.quantile, rule.rate, geometric_update=True)
+    state, estimate = query.initial_global_state(), 3.0
+    for number in range(20):
+        norms = np.random.default_rng(number).lognormal(size=7).astype(np.float32)
+        params, total = query.derive_sample_params(state), query.initial_sample_state(tf.TensorSpec([]))
+        for norm in norms:
+            total = query.accumulate_record(params, total, tf.constant(norm))
+        _, state, _ = query.get_noised_result(total, state)
+        estimate = rule.next(counted(estimate, *norms))
+        assert estimate == pytest.approx(float(state.current_estimate), rel=1e-4)
