@@ -99,14 +99,14 @@ class ModelLayout:
         return self._fill(local, subtract)
 
     def unflatten(self, vector: FloatVector) -> list[AnyArray]:
-        """Return the arrays of a flat vector in their shapes and dtypes, as copies.
+        """Return the arrays of a flat vector in their shapes and dtypes, as read-only copies.
 
-        Integers are rounded to the nearest and clipped to their range, float16 is clipped to its range, a bool is
-        true from 0.5 on.
+        So whoever turns a round's weights into tensors has to do so once, as nobody can change them. Integers are
+        rounded to the nearest and clipped to their range, float16 is clipped to its range, a bool is true from 0.5 on.
         """
         flat = self._vector(vector)
         parts = zip(self.offsets, self.sizes, self.shapes, self.dtypes, strict=True)
-        return [_cast(flat[start : start + size], dtype).reshape(shape) for start, size, shape, dtype in parts]
+        return [_fixed(_cast(flat[start : start + size], dtype)).reshape(shape) for start, size, shape, dtype in parts]
 
     def _fill(self, arrays: Sequence[AnyArray], put: Callable[[AnyArray, slice, FloatVector], None]) -> FloatVector:
         self._check(arrays)
@@ -140,6 +140,11 @@ class ModelLayout:
 def _require_array(array: object, name: str) -> None:
     if not isinstance(array, np.ndarray):
         raise LayoutError("malformed", f"The array '{name}' must be a NumPy array, but is a {type(array).__name__}.")
+
+
+def _fixed(array: AnyArray) -> AnyArray:
+    array.flags.writeable = False
+    return array
 
 
 def _cast(values: FloatVector, dtype: str) -> npt.NDArray[np.generic]:

@@ -32,8 +32,19 @@ def test_unflatten_copies_into_shapes() -> None:
     vector = np.array([4, 5, 6], dtype=np.float32)
     kernel, bias = LAYOUT.unflatten(vector)
     assert (kernel.tolist(), bias.tolist(), bias.shape) == ([[4.0, 5.0]], 6.0, ())
-    kernel[0, 0] = 9
-    assert vector[0] == 4
+    vector[0] = 9
+    assert kernel[0, 0] == 4
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int8", "bool"])
+def test_nobody_can_change_unflattened_arrays(dtype: str) -> None:
+    """Nor through what they are views of: so a round's weights can be taken for the same ones without looking."""
+    (array,) = ModelLayout(("a",), ((2, 3),), (dtype,)).unflatten(np.ones(6, np.float32))
+    owner = array if array.base is None else array.base
+    assert not array.flags.writeable and not owner.flags.writeable
+    for one in (array, owner):
+        with pytest.raises(ValueError, match="read-only"):
+            one[:1] = 0
 
 
 def test_fortran_order_and_foreign_byte_order_mean_the_same_numbers() -> None:
