@@ -186,7 +186,7 @@ def test_a_preset_and_the_reports(clone: Clone) -> None:
 
 @pytest.mark.slow
 def test_simulations(clone: Clone) -> None:
-    plain, phones, buffered = commands("fedkeras simulate")
+    plain, phones, buffered, attacked = commands("fedkeras simulate")
     rounds, accuracy, directory = finished(clone.run(plain))
     assert rounds == 20
     assert accuracy > 80
@@ -198,6 +198,9 @@ def test_simulations(clone: Clone) -> None:
         lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
         clock = [line["simulated-seconds"] for line in lines]
         assert clock == sorted(clock) and clock[-1] > clock[0] == 0
+    rounds, accuracy, directory = finished(clone.run(attacked))
+    assert rounds == 10 and accuracy > 50
+    assert len(json.loads((directory / "attackers.json").read_text())["clients"]) == 10
 
 
 @pytest.mark.slow
