@@ -107,7 +107,7 @@ class Simulation:
         run = FederatedRun.of(config, observers, output, probes_of(config))
         if attackers := attackers_of(config):
             run.directory.write_attackers(config.attack, attackers)
-            logger.info("Attack %s by %d clients: %s", config.attack, len(attackers), ", ".join(attackers))
+            logger.info("%d clients attack (%s): %s names them", len(attackers), config.attack, run.directory.attackers)
         run.run(grid)
         return run
 

@@ -53,8 +53,8 @@ def notes(run: Run) -> list[str]:
     if run.trained and not any(record.federated for record in run.rounds):
         found.append("The model was not evaluated on the clients' test parts (federated-evaluate-every = 0).")
     if (attack := str(run.config.get("attack", "none"))) != "none":
-        share = percent(float(run.config.get("attackers", 0.0)))
-        found.append(f"{share} of the clients attack ({attack}), those that attackers.json names.")
+        share = 100 * float(run.config.get("attackers", 0.0))
+        found.append(f"{share:g} % of the clients attack ({attack}), those that attackers.json names.")
     banned = [record.number for record in run.rounds if record.banned]
     if banned:
         found.append(f"Clients were banned in {_plural(len(banned), 'round')}: {_some(banned)}.")

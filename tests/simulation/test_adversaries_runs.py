@@ -12,19 +12,27 @@ import pytest
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
+from app.compose import data_spec
+from app.config import RunConfig
+from app.federated_run import FederatedRun
 from app.run_directory import RunDirectory
+from simulation import attacked_client
 from simulation.adversaries.alone import Replay, SignFlip
 from simulation.adversaries.attack import Attack
 from simulation.adversaries.briefing import BriefedGrid, asked_of_all, briefing
 from simulation.adversaries.colluding import ALittleIsEnough, Collusion
+from simulation.adversaries.members import attackers_of
 from simulation.adversaries.mod import Company
 from simulation.adversaries.poisoning import ModelReplacement
+from simulation.adversaries.registry import probes_of
 from simulation.inline import InlineGrid
 from simulation.world import WorldGrid
 from strategies import wire
 from strategies.client import asked_together, client_mods, each_client
 from strategies.describe import NodeDescription
 from strategies.population import ClientInfo
+from tasks.data import Examples
+from tasks.datasets import kept_data
 from tests.app.inline_runs import SMALL, Left
 from tests.simulation.test_simulate import FEDBUFF, warm_runs
 from tests.simulation.worlds import A_SECOND_FOR_TEN, WiredGrid, conditions, run
@@ -200,6 +208,34 @@ def test_fedbuff_meets_attackers_too() -> None:
         models.append(arrays)
         assert len(records) == 4
     assert toy.same(*models)
+
+
+def test_a_backdoor_is_brought_in_and_its_success_is_the_share_of_triggered_images(tmp_path: Path) -> None:
+    changes = {
+        **SMALL,
+        "num-clients": 10,
+        "clients-per-round": 0,
+        "num-rounds": 4,
+        "batch-size": 10,
+        "partition": "iid",
+    }
+    config = RunConfig.from_run_config({**changes, "attack": "backdoor", "attack-target": 7, "runs-dir": str(tmp_path)})
+    grid = BriefedGrid(InlineGrid.of(attacked_client.app, 1, config.to_run_config()), attackers_of(config))
+    run = FederatedRun.of(config, probes=probes_of(config))
+    run.run(grid)
+    left = Left(run.directory)
+    records = [record["central"] for record in left.records()]
+    test = kept_data(data_spec(config)).central_test()
+    assert isinstance(test, Examples)
+    stamped = test.x.copy()
+    stamped[:, 6:, 6:] = 1.0
+    shown = left.model().predict(stamped[test.y != 7], verbose=0).argmax(axis=1)
+    assert records[-1]["backdoor"] == pytest.approx((shown == 7).mean(), abs=1e-6)
+    assert records[-1]["backdoor"] > 0.8 > 0.3 > records[0]["backdoor"]
+    assert records[-1]["accuracy"] > 0.7  # on clean images it still works
+    page = run.directory.report.read_text()
+    assert "Backdoor success over rounds" in page
+    assert "20 % of the clients attack (backdoor), those that attackers.json names." in page
 
 
 ATTACKED: dict[str, Any] = {**SMALL, "clients-per-round": 0, "num-rounds": 2, "attackers": 0.5, "node-timeout": 30.0}

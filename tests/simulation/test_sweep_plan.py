@@ -122,6 +122,7 @@ GRID = "[grid]\nlearning-rate = [0.1]\n"
         (GRID + "[sweep]\nhalving = { min-rounds = 2, factor = 1 }", "'factor' is 1, but must be a whole number"),
         (GRID + "[sweep]\nhalving = { min-rounds = 10 }", "is 10, but a run has only 10 rounds"),
         (GRID + "[sweep]\nmetric = 'clients-loss'", "'clients-loss' is never measured with federated"),
+        (GRID + "[sweep]\nmetric = 'backdoor'", "'backdoor' is never measured with attack 'none': set it to"),
         ("[base]\nevaluate-every = 0\n" + GRID, "'accuracy' is never measured with evaluate-every = 0: set it to 1 or"),
         ("[base]\nfrom = 'digits-linear'\n" + GRID, "'from' in [base] is 'digits-linear', but must be a list"),
         ("[base]\nfrom = ['digit-linear']\n" + GRID, "'-c digit-linear' is neither a file"),
