@@ -77,7 +77,7 @@ def test_packs_are_one_per_worker_until_a_round_was_measured_and_then_no_shorter
 ) -> None:
     cohort = [(client, 10.0) for client in IDS]
     assert [len(clients) for _, clients in on(pool).packs(cohort)] == [6, 6]
-    slow = on(pool, {"sleep": 0.03})
+    slow = on(pool, {"sleep": 0.06})
     train(slow, rounds=2)
     sizes = [len(clients) for _, clients in slow.packs([(client, 43.0) for client in IDS * 1])]
     assert sizes[0] < 6 and len(sizes) > 2 and sum(sizes) == 12
