@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp.typing import ClientAppCallable
 
 from app.client import client_app
-from app.compose import data_spec, learning_rate
+from app.compose import composition, data_spec, learning_rate
 from app.config import RunConfig
 from app.hosting import Hosted, NodeConfig, hosted_clients
 from simulation.adversaries.members import attackers_of
@@ -40,13 +41,13 @@ def poisoned_clients(config: RunConfig, node_config: NodeConfig) -> Hosted:
 @functools.lru_cache(maxsize=2)
 def _company(run_config: tuple[tuple[str, object], ...]) -> Company:
     config = RunConfig.from_run_config(dict(run_config))
-    return Company(attack_of(config), frozenset(attackers_of(config)), _first_request(config))
+    return Company(attack_of(config), frozenset(attackers_of(config)), first_request(config))
 
 
-def _first_request(config: RunConfig) -> Callable[[RecordDict], RecordDict]:
-    """Return what makes the request of round 1 of a client's request in another round.
+def first_request(config: RunConfig) -> Callable[[str], RecordDict]:
+    """Return what makes the request that a client would have got in round 1, the same whenever it is asked for.
 
-    It holds the initial weights and nothing beside them: what a server remembers is empty then.
+    There is nothing beside the weights: what a server remembers is empty then.
     """
 
     @functools.cache
@@ -55,13 +56,20 @@ def _first_request(config: RunConfig) -> Callable[[RecordDict], RecordDict]:
 
         return initial_arrays(local_task(config, data_spec(config)))
 
-    def rewritten(request: RecordDict) -> RecordDict:
-        own = wire.settings_of(request)
-        seed = child_seed(config.seed, FIRST, str(own[wire.CLIENT]), TRAIN)
-        then = {wire.ROUND: FIRST, wire.SEED: seed, "learning-rate": learning_rate(config).at(FIRST)}
-        return RecordDict({wire.ARRAYS: initial(), wire.CONFIG: wire.filled(ConfigRecord(), {**own, **then})})
+    def request(client: str) -> RecordDict:
+        objective = composition(config).objective
+        size = sum(math.prod(array.shape) for array in initial().values())
+        settings = {
+            wire.CLIENT: client,
+            wire.ROUND: FIRST,
+            wire.SEED: child_seed(config.seed, FIRST, client, TRAIN),
+            wire.SHARE: 1.0,
+            "learning-rate": learning_rate(config).at(FIRST),
+            **objective.config(objective.init(size)),
+        }
+        return RecordDict({wire.ARRAYS: initial(), wire.CONFIG: wire.filled(ConfigRecord(), settings)})
 
-    return rewritten
+    return request
 
 
 app = client_app(poisoned_clients, attack_mod)

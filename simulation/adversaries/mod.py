@@ -27,14 +27,14 @@ Train = Callable[[RecordDict], RecordDict]
 class Company:
     """The attackers of a run, as one process knows them: `mod` stands around the training of a single client.
 
-    ``of_first_round`` makes a request as the client would have got it in round 1, of one in any round. Honest updates
-    are kept for the round, those of round 1 for good: each process trains them once. Where clients remember something
-    from round to round (SCAFFOLD), colluders know what the others would send without it.
+    ``of_first_round`` makes the request that a client would have got in round 1. Honest updates are kept for the round,
+    those of round 1 for good: each process trains them once. Where clients remember something from round to round
+    (SCAFFOLD), colluders know what the others would send without it.
     """
 
     attack: Attack
     attackers: frozenset[str]
-    of_first_round: Callable[[RecordDict], RecordDict]
+    of_first_round: Callable[[str], RecordDict]
     _weights: wire.GlobalWeights | None = None
     _honest: dict[tuple[str, frozenset[str]], tuple[ConfigRecord, Update]] = field(default_factory=dict)
     _first: dict[str, Update] = field(default_factory=dict)
@@ -70,10 +70,10 @@ class Company:
             self._honest[keys[update.client]] = own, update
         return {client: self._honest[key][1] for client, key in keys.items() if key in self._honest}
 
-    def first(self, request: RecordDict, client: str, train: Train) -> Update:
+    def first(self, client: str, train: Train) -> Update:
         """Return a client's honest update of round 1."""
         if client not in self._first:
-            self._first[client] = _update(client, train(self.of_first_round(request)))
+            self._first[client] = _update(client, train(self.of_first_round(client)))
         return self._first[client]
 
 
@@ -112,7 +112,7 @@ class _Turn:
         return list(known.values()) or [self.own()]  # which says why there is none
 
     def first(self) -> Update:
-        return self.company.first(self.request, self.client, self.train)
+        return self.company.first(self.client, self.train)
 
 
 def _plain(request: RecordDict) -> RecordDict:

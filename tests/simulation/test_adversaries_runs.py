@@ -15,6 +15,7 @@ from flwr.clientapp import ClientApp
 from app.compose import data_spec
 from app.config import RunConfig
 from app.federated_run import FederatedRun
+from app.local_task import local_task
 from app.run_directory import RunDirectory
 from simulation import attacked_client
 from simulation.adversaries.alone import Replay, SignFlip
@@ -31,6 +32,7 @@ from strategies import wire
 from strategies.client import asked_together, client_mods, each_client
 from strategies.describe import NodeDescription
 from strategies.population import ClientInfo
+from strategies.seeding import child_seed
 from tasks.data import Examples
 from tasks.datasets import kept_data
 from tests.app.inline_runs import SMALL, Left
@@ -42,9 +44,9 @@ BAD = ("1", "4")
 FIRST = wire.array_record({"kernel": toy.KERNEL * 2, "bias": toy.BIAS * 2})
 
 
-def first_request(request: RecordDict) -> RecordDict:
-    settings = {**wire.settings_of(request), wire.ROUND: 1, wire.SEED: 77}
-    return RecordDict({wire.ARRAYS: FIRST, wire.CONFIG: wire.filled(ConfigRecord(), settings)})
+def first_request(client: str) -> RecordDict:
+    settings = ConfigRecord({"client": client, "round": 1, "seed": 77, "share": 1.0})
+    return RecordDict({wire.ARRAYS: FIRST, wire.CONFIG: settings})
 
 
 class Toy:
@@ -115,10 +117,32 @@ def test_attackers_send_what_they_forge_and_the_others_what_they_trained() -> No
 
 def test_a_replay_is_the_update_for_the_weights_and_the_seed_of_the_first_round() -> None:
     federation = Toy(Replay())
-    for seeds in (SEEDS, {"1": 5, "4": 6}):
-        found = ask(federation, seeds)
+    for seeds, shares in ((SEEDS, [0.5] * 4), ({"1": 5, "4": 6}, [1.0] * 2)):
+        found = ask(federation, seeds, shares=shares)
         assert value(found["1"]) == value(found["4"]) == pytest.approx(1.077, abs=1e-5)
     assert federation.trained == ["0", "1", "3", "4"]  # the attackers once for all
+
+
+def test_the_request_of_the_first_round_says_what_a_server_says_in_it() -> None:
+    changes = {
+        "strategy": "fedprox",
+        "proximal-mu": 0.5,
+        "adaptive-mu": True,
+        "lr-warmup-rounds": 4,
+        "model": "logistic",
+    }
+    config = RunConfig.from_run_config({**changes, "attack": "stale"})
+    request = attacked_client.first_request(config)("3")
+    settings = wire.settings_of(request)
+    assert dict(settings) == {
+        "client": "3", "round": 1, "seed": child_seed(0, 1, "3", "train"), "share": 1.0,
+        "learning-rate": 0.2 / 5, "proximal-mu": 0.5,
+    }  # fmt: skip
+    arrays = wire.read_weights(wire.arrays_of(request, wire.ARRAYS)).arrays
+    assert all(
+        np.array_equal(*pair)
+        for pair in zip(arrays, local_task(config, data_spec(config)).build_model().get_weights(), strict=True)
+    )
 
 
 def test_colluders_are_trained_once_a_process_and_round_and_together() -> None:
