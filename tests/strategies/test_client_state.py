@@ -176,9 +176,7 @@ def test_a_file_that_cannot_be_read_is_a_warning_and_the_client_starts_anew(
         {**FRESH, "more": np.zeros(1)},
     ],
 )
-def test_the_state_of_another_model_is_not_used(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, other: State
-) -> None:
+def test_the_state_of_another_model_is_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture, other: State) -> None:
     kept = states(tmp_path)
     kept.save("a", 1, other)
     assert kept.load("a", 1, 2, FRESH) is FRESH
