@@ -67,7 +67,9 @@ class FedProx:
 
     def start(self, state: State, settings: Mapping[str, ConfigRecordValues]) -> Observation:
         """Begin to collect losses, where mu adapts."""
-        return Losses(AdaptiveMu.from_state(state)) if self.adaptive else Unobserved()
+        if not self.adaptive:
+            return Unobserved()
+        return Losses(AdaptiveMu.from_state(state), wire.limits_of(settings).max_weight)
 
 
 @dataclass(frozen=True)
@@ -99,9 +101,10 @@ class AdaptiveMu:
 
 @dataclass
 class Losses:
-    """The losses of a round's clients, and how many examples each is of."""
+    """The losses of a round's clients, and how many examples each is of, of which ``most`` are believed."""
 
     before: AdaptiveMu
+    most: float
     rows: list[tuple[float, Mapping[str, float]]] = field(default_factory=list)
 
     def check(self, update: Update) -> None:
@@ -122,7 +125,10 @@ class Losses:
         return (self.before if loss is None else self.before.after(loss)).to_state()
 
     def _note(self, metrics: Mapping[str, float]) -> None:
-        """Weigh by examples even where the mean update does not: it stands for the loss on all data."""
+        """Weigh by examples even where the mean update does not: it stands for the loss on all data.
+
+        Where a node adds up for its clients by uniform weights, admission has not seen what they claim.
+        """
         examples = metrics.get(wire.NUM_EXAMPLES, math.nan)
-        if 0 < examples < math.inf and "loss" in metrics:
+        if 0 < examples <= self.most and "loss" in metrics:
             self.rows.append((examples, {"loss": metrics["loss"]}))

@@ -138,7 +138,7 @@ def limits_record(limits: Limits) -> dict[str, ConfigRecordValues]:
     return {f"limit-{field.name}": float(getattr(limits, field.name)) for field in fields(Limits)}
 
 
-def limits_of(config: ConfigRecord) -> Limits:
+def limits_of(config: Mapping[str, ConfigRecordValues]) -> Limits:
     """Read what `limits_record` wrote; where the server set no limits, there are none but those of the sum itself."""
     given = {field.name: config.get(f"limit-{field.name}") for field in fields(Limits)}
     values = {name: float(value) for name, value in given.items() if isinstance(value, int | float)}

@@ -9,17 +9,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ConfigRecord, ConfigRecordValues, Message, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
 from simulation.inline import InlineGrid
 from strategies import registry, wire
+from strategies.admission import Limits
 from strategies.composition import Composition
 from strategies.errors import StrategyError
 from strategies.federated import FederatedStrategy
 from strategies.fedprox import PATIENCE, AdaptiveMu, FedProx
-from strategies.fixed_point import FixedPointSum
+from strategies.fixed_point import MAX_WEIGHT, FixedPointSum
 from strategies.records import RoundRecord
 from strategies.updates import PartialSum, State, Update
 from tests.strategies.quadratics import THREE, Vector, app, flat, local_sgd, start_arrays
@@ -108,6 +109,29 @@ def test_the_loss_is_the_mean_over_the_examples() -> None:
         observation.check(one)
         observation.add(one)
     assert AdaptiveMu.from_state(observation.state(4)).loss == 3.25
+
+
+def test_examples_beyond_those_that_are_believed_weigh_nothing() -> None:
+    """Under uniform weights a node's sum says 1 of each client, so that admission has not seen what these claim."""
+    rule = FedProx(0.0, adaptive=True)
+    observation = rule.start(rule.init(3), wire.limits_record(Limits(100.0)))
+    total = FixedPointSum(3)
+    for _ in range(4):
+        total.add(np.zeros(3, np.float32), 1.0)
+    claims = {"a": (1.0, 100.0), "b": (9.0, 101.0), "c": (9.0, 1.7e308), "d": (9.0, 1.7e308)}
+    metrics = {client: {"loss": loss, "num-examples": examples} for client, (loss, examples) in claims.items()}
+    observation.merge(PartialSum(total, dict.fromkeys(claims, 1.0), metrics))
+    assert AdaptiveMu.from_state(observation.state(4)).loss == 1.0
+
+
+@pytest.mark.parametrize("settings", [{}, wire.limits_record(Limits(MAX_WEIGHT))])
+def test_no_claim_of_examples_ends_the_run(settings: dict[str, ConfigRecordValues]) -> None:
+    rule = FedProx(0.0, adaptive=True)
+    observation = rule.start(rule.init(3), settings)
+    for client in "abc":
+        observation.add(update(client, 2.0, 1.7e308))
+        observation.add(update(client, 2.0, MAX_WEIGHT))
+    assert AdaptiveMu.from_state(observation.state(3)).loss == 2.0
 
 
 numbers = st.tuples(st.floats(0, 100), st.integers(1, 10**6))
