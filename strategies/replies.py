@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.common.constant import ErrorCode
 
 from strategies import wire
 from strategies.admission import Limits, Reason, judge, judge_partial
@@ -22,7 +23,14 @@ from strategies.updates import PartialSum, Update
 
 DETAIL_LENGTH = 500
 
-REASONS_OF_CODES = {UNREADABLE: Reason.MALFORMED, NOT_SENT: Reason.NOT_SENT}
+REASONS_OF_CODES = {
+    UNREADABLE: Reason.MALFORMED,
+    NOT_SENT: Reason.NOT_SENT,
+    ErrorCode.NODE_UNAVAILABLE: Reason.DROPOUT,
+    ErrorCode.MESSAGE_UNAVAILABLE: Reason.LATE,
+    ErrorCode.REPLY_MESSAGE_UNAVAILABLE: Reason.LATE,
+}
+"""Of the other errors, that of a process that died among them, the client is the likely cause."""
 
 SENTENCES = {
     Reason.ERROR: "its training failed",

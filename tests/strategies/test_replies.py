@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.common.constant import ErrorCode
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -113,6 +114,10 @@ WHOLE_REPLIES: dict[str, tuple[Callable[[list[str]], RecordDict | Error], str]] 
     "not-sent": (lambda two: Error(NOT_SENT, ""), "not-sent"),
     "unreadable": (lambda two: Error(UNREADABLE, "no Flower message"), "malformed"),
     "error-without-reason": (lambda two: Error(0), "error"),
+    "crashed": (lambda two: Error(ErrorCode.CLIENT_APP_CRASHED, "killed"), "error"),
+    "node-gone": (lambda two: Error(ErrorCode.NODE_UNAVAILABLE, "node unavailable"), "dropout"),
+    "message-expired": (lambda two: Error(ErrorCode.MESSAGE_UNAVAILABLE, "expired"), "late"),
+    "reply-expired": (lambda two: Error(ErrorCode.REPLY_MESSAGE_UNAVAILABLE, "expired"), "late"),
     "nothing": (lambda two: RecordDict(), "malformed"),
     "plain-reply-for-two": (lambda two: honest_content(two[0]), "malformed"),
     "wrong-version": (lambda two: pack(two, version=2), "malformed"),
