@@ -28,7 +28,7 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 from strategies import wire
 from strategies.client_state import StatesOf, Turn
 from strategies.errors import LayoutError, StrategyError
-from strategies.fixed_point import MIN_WEIGHT, FixedPointSum, share
+from strategies.fixed_point import MAX_WEIGHT, MIN_WEIGHT, FixedPointSum, share
 from strategies.guarantees import Guarantees, Property
 from strategies.layout import ModelLayout
 from strategies.local_objective import Observation
@@ -94,8 +94,11 @@ class Gradients:
     def check(self, update: Update) -> None:
         """Raise LayoutError or OverflowError where steps or gradient cannot be."""
         weight = self._weight(update)
-        if weight < MIN_WEIGHT:
-            raise LayoutError("malformed", f"The client reports {steps_of(update)} steps, which is absurd.")
+        if not MIN_WEIGHT <= weight <= MAX_WEIGHT:  # what the sum could not hold, after the mean has taken it in
+            raise LayoutError(
+                "malformed",
+                f"The client reports {steps_of(update)} steps at the learning rate {self.rate:g}, which is absurd.",
+            )
         if weight * update.largest > self.largest:
             raise OverflowError(f"The client's mean gradient reaches {weight * update.largest:.3g}, which is absurd.")
 

@@ -266,8 +266,21 @@ def test_absurd_steps_are_malformed(steps: float) -> None:
 
 
 def test_so_many_steps_that_nothing_would_be_left_are_malformed() -> None:
-    with pytest.raises(LayoutError, match="steps, which is absurd"):
+    with pytest.raises(LayoutError, match="which is absurd"):
         observation().check(update([1, 1, 1], 2.0**40))  # type: ignore[attr-defined]
+
+
+def test_steps_so_short_that_the_sum_could_not_hold_the_gradient_are_refused_before_anything_is_added() -> None:
+    """What a check lets through, the sum takes: else the mean would hold an update that does not count."""
+    for rate in (1e-15, 1e-16, 1e-30):
+        seen = observation(**{"learning-rate": rate})
+        one = update([1e-30, 0, 0], 1)
+        try:
+            seen.check(one)  # type: ignore[attr-defined]
+        except LayoutError as error:
+            assert (error.reason, rate < 2.0**-53) == ("malformed", True)
+        else:
+            seen.add(one)  # type: ignore[attr-defined]
 
 
 def test_no_client_can_use_up_the_range_of_the_sum() -> None:
