@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from app.compose import composition
 from app.config import RunConfig, Value
 from app.config_sentences import did_you_mean
 from app.contradictions import does_nothing
@@ -19,6 +20,7 @@ from app.errors import ConfigError, UserError
 from app.overrides import merged_config, with_absolute_paths
 from simulation.sweep.metrics import METRICS, Metric
 from simulation.sweep.sections import Conduct, Draw, Halving, Table, base_values, draws, grid_values, section
+from strategies.errors import StrategyError
 
 MAX_CONFIGURATIONS = 1000
 SECTIONS = ("name", "base", "grid", "random", "sweep", "table")
@@ -173,8 +175,10 @@ def _check(plan: Plan) -> None:
     found: list[str] = []
     for values in plan.probes():
         try:
-            found += _unjudged(plan, plan.config(values, plan.seeds[0], ""))
-        except UserError as error:
+            config = plan.config(values, plan.seeds[0], "")
+            composition(config)  # whose parts have conditions of their own
+            found += _unjudged(plan, config)
+        except (UserError, StrategyError) as error:
             found += str(error).splitlines()
     if found:
         raise ConfigError("\n".join(list(dict.fromkeys(found))[:_SHOWN_MISTAKES]))

@@ -128,6 +128,8 @@ GRID = "[grid]\nlearning-rate = [0.1]\n"
         ("[base]\nfrom = ['digit-linear']\n" + GRID, "'-c digit-linear' is neither a file"),
         ("[base]\nseed = 'x'\n" + GRID, "The key 'seed' is 'x', but must be a whole number"),
         ("[grid]\nlearning-rate = [0.1", "cannot be read as TOML"),
+        ("[base]\nweighting = 'examples'\n[grid]\nstrategy = ['fedavg', 'krum']", "Krum counts every client the same"),
+        ("[base]\nclient-optimizer = 'adam'\n[grid]\nstrategy = ['fedavg', 'scaffold']", "set it to 'sgd'"),
     ],
 )  # fmt: skip
 def test_each_mistake_has_its_sentence(tmp_path: Path, text: str, sentence: str) -> None:
