@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, ConfigRecordValues, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 
@@ -23,7 +23,7 @@ from app.fingerprint import code_fingerprint, code_location, user_modules
 from app.hosting import Hosted, NodeConfig, hosted_clients, is_simulated
 from strategies import wire
 from strategies.client import asked_together, client_mods
-from strategies.describe import NodeDescription
+from strategies.describe import SIMULATED, NodeDescription
 from strategies.scaffold import scaffold_mod
 from tasks.errors import TaskError
 
@@ -63,9 +63,10 @@ def describe(message: Message, context: Context, hosting: Hosting) -> Message:
         worker = _worker(context, hosting)
         hosted = worker.hosted
         shape, classes = list(hosted.data.input_shape), hosted.data.num_classes
-        description = NodeDescription(
-            hosted.clients(), *code, properties={"input-shape": shape, "num-classes": classes}
-        )
+        properties: dict[str, ConfigRecordValues] = {"input-shape": shape, "num-classes": classes}
+        if simulated:
+            properties[SIMULATED] = True
+        description = NodeDescription(hosted.clients(), *code, properties=properties)
         if simulated:
             _ = worker.task  # this process stays: load now what the first round needs, as the server does meanwhile
     except (UserError, TaskError) as error:

@@ -36,7 +36,7 @@ _run, _data, _local, _federation = map(_section, ("Run", "Task", "Local training
 _robust, _guard, _evaluation, _world = map(
     _section, ("Robust aggregation", "Waiting and admission", "Evaluation", WORLD)
 )
-_adversaries = _section(ADVERSARIES)
+_adversaries, _privacy = _section(ADVERSARIES), _section("Privacy")
 
 
 class RunConfig(BaseModel):
@@ -139,6 +139,23 @@ class RunConfig(BaseModel):
         "none", "the server shortens updates to clip-norm, or to the norm that 4 of 5 keep below"
     )
     clip_norm: float = _robust(1.0, "clipping: the L2 norm, where adaptive that of the first round", gt=0, le=1e9)
+
+    privacy: str = _privacy("", "differential privacy of clients: how; empty = the strategy's own, or none")
+    noise_multiplier: float = _privacy(
+        0.5, "noise on the sum of updates, in clipping norms; 0 = no privacy", ge=0, le=1e6
+    )
+    clipping_norm: float = _privacy(
+        1.0, "L2 norm that updates are clipped to, where adaptive that of the first round", gt=0, le=1e9
+    )
+    per_layer_clipping: bool = _privacy(
+        False, "each of a model's L arrays is clipped to clipping-norm / sqrt(L), instead of the whole"
+    )
+    adaptive_clipping_quantile: float = _privacy(
+        0.5, "dp-fedavg-adaptive: share of the updates that are not to be clipped", ge=0, le=1
+    )
+    adaptive_clipping_rate: float = _privacy(
+        0.2, "dp-fedavg-adaptive: how fast the clipping norm follows", gt=0, le=100
+    )
 
     min_nodes: int = _guard(1, "nodes to wait for at the start", ge=1)
     node_timeout: float = _guard(300.0, "seconds to wait for min-nodes", gt=0, le=1e7)

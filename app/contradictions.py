@@ -19,6 +19,8 @@ ADAPTIVE = ("fedadagrad", *MOMENTS)
 
 ROBUST = ("trimmed-mean", "median", "geometric-median", "krum", "multi-krum", "bulyan", "centered-clipping")
 
+PRIVATE = ("dp-fedavg", "dp-fedavg-adaptive")
+
 SCALED_ATTACKS = ("sign-flip", "gaussian", "backdoor", "alie", "ipm", "collusion")
 OTHER_ATTACKS = ("nan", "stale", "label-flip")
 
@@ -40,6 +42,11 @@ ONLY_WITH: dict[str, dict[str, tuple[str, ...]]] = {
     "centered-clip-norm": {"strategy": ("centered-clipping",), "aggregator": ("centered-clipping",)},
     "centered-clip-iterations": {"strategy": ("centered-clipping",), "aggregator": ("centered-clipping",)},
     "clip-norm": {"clipping": ("fixed", "adaptive")},
+    "noise-multiplier": {"strategy": PRIVATE, "privacy": PRIVATE},
+    "clipping-norm": {"strategy": PRIVATE, "privacy": PRIVATE},
+    "per-layer-clipping": {"strategy": ("dp-fedavg",), "privacy": ("dp-fedavg",)},
+    "adaptive-clipping-quantile": {"strategy": ("dp-fedavg-adaptive",), "privacy": ("dp-fedavg-adaptive",)},
+    "adaptive-clipping-rate": {"strategy": ("dp-fedavg-adaptive",), "privacy": ("dp-fedavg-adaptive",)},
     "proximal-mu": {"strategy": ("fedprox",)},
     "adaptive-mu": {"strategy": ("fedprox",)},
     "attackers": {"attack": SCALED_ATTACKS + OTHER_ATTACKS},
@@ -111,6 +118,11 @@ def _cohort(config: RunConfig) -> Iterator[str]:
             f"{config.num_clients}: lower the first (0 = all) or raise the second."
         )
     yield from _buffer(config) if config.strategy == "fedbuff" else _round(config)
+    if config.min_replies > 1 and (config.strategy in PRIVATE or config.privacy in PRIVATE):
+        yield (
+            f"The key 'min-replies' is {config.min_replies}, but under differential privacy every round counts, as a "
+            "skipped one would tell how many took part: leave it at 1."
+        )
 
 
 def _round(config: RunConfig) -> Iterator[str]:

@@ -95,6 +95,7 @@ RULES: Mapping[str, Callable[[str], object]] = {
     "strategy": _strategy,
     "selection": _part("SAMPLERS"),
     "aggregator": _part("AGGREGATORS"),
+    "privacy": _part("PRIVACY"),
     "server_optimizer": _part("SERVER_OPTIMIZERS"),
     "server_optimizer_args": _arguments,
     "device_classes": device_classes,

@@ -19,7 +19,7 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from strategies import wire
-from strategies.describe import DESCRIBE, PROBLEM_LENGTH, NodeDescription
+from strategies.describe import DESCRIBE, PROBLEM_LENGTH, SIMULATED, NodeDescription
 from strategies.errors import StrategyError
 from strategies.exchange import NOT_SENT, Exchange
 from strategies.population import ClientInfo, Population
@@ -164,6 +164,11 @@ class Census:
         if self._known is None or self._known[0] != self.nodes:
             self._known = dict(self.nodes), self._joined()
         return self._known[1]
+
+    @property
+    def simulated(self) -> bool:
+        """Whether every node that is connected says that its clients exist in a simulation only."""
+        return bool(self.nodes) and all(node.properties.get(SIMULATED) is True for node in self.nodes.values())
 
     def _joined(self) -> Population:
         hosts: dict[str, list[int]] = {}

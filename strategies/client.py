@@ -4,9 +4,10 @@
 
 - ``packing_mod`` (outermost) runs the handler once for each client that the message lists, judges each result, and
   answers with all their updates, or with one exact sum where the server's rule is linear and asks for it;
+- ``clip_mod`` shortens an update that is longer than the server's privacy allows (`strategies.privacy.clipping`);
 - ``delta_mod`` (innermost) turns the handler's full arrays into one flat update, local - global.
 
-What later transforms an update on its way (clip, compress, mask) is a mod between these two. The handler finds its
+What else transforms an update on its way is a mod between the last two. The handler finds its
 client in the config as ``client``, the seed of everything random as ``seed`` and, as ``share``, what part of its steps
 it is to do. One that does several clients at a time sooner than one by one finds the others in `asked_together`.
 """
@@ -32,6 +33,7 @@ from strategies.aggregators import WeightedMean
 from strategies.errors import StrategyError
 from strategies.fixed_point import FixedPointSum
 from strategies.layout import LayoutError
+from strategies.privacy.clipping import clip_mod
 from strategies.updates import Update
 
 logger = logging.getLogger(__name__)
@@ -66,9 +68,9 @@ def asked_together() -> Together:
 def client_mods(*more: Mod) -> list[Mod]:
     """Return the mods of a client, outermost first, to be passed to ``@app.train`` and ``@app.evaluate``.
 
-    Those that are added see the message of a single client, and in its reply the flat update.
+    Those that are added see the message of a single client, and in its reply the flat update, before it is clipped.
     """
-    return [packing_mod, *more, delta_mod]
+    return [packing_mod, clip_mod, *more, delta_mod]
 
 
 @contextmanager

@@ -7,24 +7,26 @@ Who calls what in a round (the order of DESIGN.md's picture; everything here is 
     client:   delta -> privacy.clip -> codec.encode               mods around the app's own training
     server:   codec.decode -> admission -> privacy.clip -> fold.add (or fold.merge of a partial sum made the same way)
               and what counts is shown to the objective's observation
-    delta, state   = privacy.finish(fold, state, round)           noise and accounting, or just fold.result()
+    delta, state   = privacy.finish(fold, metrics, state, noise)  noise on the sum, or just fold.result()
     weights, state = server_optimizer.step(weights, delta, state)
 
-Codec and privacy are only protocols here, with the identity of each.
+Codec and privacy are only protocols here, with the identity of each; the mechanisms are in `strategies.privacy`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, Self
 
 import numpy as np
 
 from strategies.aggregators import Aggregator, Fold
 from strategies.errors import LayoutError, StrategyError
 from strategies.guarantees import Guarantees, Property
+from strategies.layout import ModelLayout
 from strategies.local_objective import LocalObjective, PlainObjective
+from strategies.options import Options
 from strategies.pace import Pace, Synchronous
 from strategies.samplers import Sampler
 from strategies.server_optimizers import ServerOptimizer
@@ -64,20 +66,30 @@ class Privacy(Protocol):
     def guarantees(self) -> Guarantees:
         """What the mechanism gives (BOUNDED_UPDATES) and needs (LINEAR, EQUAL_WEIGHTS, KNOWN_SAMPLING)."""
 
+    @property
+    def unconditional(self) -> bool:
+        """Whether a round is released whatever came of it, so that its release says nothing of who took part.
+
+        A round for which nobody at all could be drawn asks nothing of anybody, and releases nothing.
+        """
+
     def init(self, size: int) -> State:
         """Return the state before the first round."""
 
     def config(self, state: State) -> dict[str, float]:
         """Return the settings that clients must have this round to clip as the server does."""
 
-    def clip(self, update: Update, config: Mapping[str, float]) -> Update:
+    def clip(self, update: Update, config: Mapping[str, float], layout: ModelLayout) -> Update:
         """Bound an update; applied by the client and again by the server after decoding, so clipping twice is once."""
 
-    def finish(self, fold: Fold, state: State, round: int) -> tuple[FloatVector, State]:
+    def finish(
+        self, fold: Fold, metrics: Sequence[Mapping[str, float]], state: State, noise: np.random.Generator
+    ) -> tuple[FloatVector, State]:
         """Return the delta to release, float32 [size], and the new state.
 
         Gets the fold and not its mean: noise belongs on the exact sum (`LinearFold.total`), to be divided by the
-        expected number of clients and not by the one that came.
+        expected number of clients and not by the one that came. ``metrics`` are those of each update that counts;
+        ``noise`` is where all randomness comes from.
         """
 
 
@@ -110,10 +122,20 @@ class Dense:
 class NoPrivacy:
     """No clipping, no noise, no guarantee."""
 
+    @classmethod
+    def of(cls, options: Options) -> Self:
+        """Read nothing."""
+        return cls()
+
     @property
     def guarantees(self) -> Guarantees:
         """No bound on an update, so that nothing is lost where nodes add up."""
         return Guarantees(gives=frozenset({Property.NODE_SUMS}))
+
+    @property
+    def unconditional(self) -> bool:
+        """Without updates there is nothing to release."""
+        return False
 
     def init(self, size: int) -> State:
         """Return no state."""
@@ -123,17 +145,22 @@ class NoPrivacy:
         """Return no settings."""
         return {}
 
-    def clip(self, update: Update, config: Mapping[str, float]) -> Update:
+    def clip(self, update: Update, config: Mapping[str, float], layout: ModelLayout) -> Update:
         """Return the update as it is."""
         return update
 
-    def finish(self, fold: Fold, state: State, round: int) -> tuple[FloatVector, State]:
+    def finish(
+        self, fold: Fold, metrics: Sequence[Mapping[str, float]], state: State, noise: np.random.Generator
+    ) -> tuple[FloatVector, State]:
         """Return the aggregate as it is."""
         return fold.result(), state
 
 
 ADVICE = {
+    Property.LINEAR: "set the keys 'strategy', 'aggregator', 'zeroing' and 'clipping' so that the mean is taken",
     Property.EQUAL_WEIGHTS: "set the key 'weighting' to 'uniform'",
+    Property.KNOWN_SAMPLING: "set the key 'selection' to 'poisson' or 'uniform', and 'over-selection' to 1",
+    Property.NOTHING_ELSE: "change the key 'strategy', or set 'adaptive-mu' to false",
     Property.COMMON_START: "change the key 'selection' or 'strategy'",
 }
 

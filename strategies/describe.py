@@ -19,6 +19,7 @@ from strategies.fixed_point import MAX_WEIGHT
 from strategies.population import ClientInfo
 
 DESCRIBE = "query.describe"
+SIMULATED = "simulated"  # a property: that the node's clients exist in a simulation only
 UNKNOWN = -1
 MAX_NAME_LENGTH = 200
 MAX_CLIENTS = 1_000_000

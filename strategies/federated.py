@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import ClassVar
 
+import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, ConfigRecordValues, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
@@ -27,6 +28,7 @@ from strategies.errors import StrategyError
 from strategies.evaluation import evaluators, gather
 from strategies.pace import Pace, Synchronous
 from strategies.population import Population
+from strategies.privacy.noise import derived_noise, system_noise
 from strategies.records import ClientScores, RoundRecord
 from strategies.requests import NOTHING, Correspondence, RequestWriter, packs_for
 from strategies.rounds import RoundInFlight, RoundProgress, rate_of
@@ -73,7 +75,7 @@ class FederatedStrategy(Strategy):
         self.observers = observers
         self.census = census
         self.arrays: ArrayRecord | None = None
-        self.model = ServerModel(composition)
+        self.model = ServerModel(composition, noise=self._noise)
         self.bans = Bans(self.rules.bans)
         self._progress = RoundProgress(0)
         self._letters = Correspondence(ArrayRecord(), [])  # of the phase that was configured last
@@ -116,7 +118,7 @@ class FederatedStrategy(Strategy):
             central = evaluate_fn if due(number, self.rules.evaluate_every, num_rounds) else None
             self._finish_round(grid, result, central, scores)
             if not self._progress.drawn_empty:
-                skipped = skipped + 1 if self._progress.skipped else 0
+                skipped = skipped + 1 if self._progress.fruitless else 0
             self._progress.end_run_if_hopeless(skipped, self.rules.max_skipped_rounds)
         return result
 
@@ -239,14 +241,19 @@ class FederatedStrategy(Strategy):
 
     def _step(self, taken: StepFold, weights: wire.GlobalWeights) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Move the weights by what was taken in, unless it is too little or the numbers would not stay finite."""
-        progress = self._progress
-        if why := progress.shortfall(self.rules.min_replies, self.composition.aggregator):
+        progress, unconditional = self._progress, self.composition.privacy.unconditional
+        why = progress.shortfall(self.rules.min_replies, self.composition.aggregator)
+        if why and not (unconditional and progress.offered):
             return progress.skip(why)
         with progress.phase("aggregate"):
             arrays = self.model.step(taken, weights, progress.round, progress.population)
         if arrays is None:
             return progress.skip("the server's step would make weights that are not finite ('server-learning-rate')")
         return arrays, MetricRecord(dict(progress.train_metrics()))
+
+    def _noise(self, round: int) -> np.random.Generator:
+        simulated = self.census is not None and self.census.simulated
+        return derived_noise(self.seed)(round) if simulated else system_noise(round)
 
     def _begin(self, grid: Grid) -> None:
         """Prepare a run; raises StrategyError where the strategy cannot run on these clients."""

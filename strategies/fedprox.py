@@ -50,8 +50,9 @@ class FedProx:
 
     @property
     def guarantees(self) -> Guarantees:
-        """The losses come with partial sums too."""
-        return Guarantees(gives=frozenset({Property.NODE_SUMS}))
+        """The losses, which an adaptive mu learns from, come with partial sums too."""
+        learns = {Property.NOTHING_ELSE} if self.adaptive else set()
+        return Guarantees(gives=frozenset({Property.NODE_SUMS}), takes=frozenset(learns))
 
     def init(self, size: int) -> State:
         """Return the first mu, where it adapts."""

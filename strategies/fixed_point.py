@@ -135,8 +135,12 @@ class FixedPointSum:
 
     def norm(self) -> float:
         """Return the Euclidean norm of the sum."""
-        squares = (float(np.sum(np.square(values, out=values))) for _, values in self._scaled_blocks(SCALE))
+        squares = (float(np.sum(np.square(values, out=values))) for _, values in self.blocks())
         return math.sqrt(math.fsum(squares))
+
+    def blocks(self) -> Iterator[tuple[slice, npt.NDArray[np.float64]]]:
+        """Yield the sum in float64, block by block; the blocks share their memory and may be written over."""
+        return self._scaled_blocks(SCALE)
 
     def to_arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """Return the sum as arrays that can travel: ``total`` int64 [size] and ``weights`` float64 [count].

@@ -15,6 +15,7 @@ class Property(StrEnum):
     EQUAL_WEIGHTS = "every client to count the same, whatever it claims"
     BOUNDED_UPDATES = "updates whose norm has a known bound"
     KNOWN_SAMPLING = "a cohort whose sampling probabilities are known, as privacy accounting assumes them"
+    NOTHING_ELSE = "a round of which the server learns nothing but the noised sum"
     CLIENT_STATE = "rounds that end for all at once, so that every client knows which of its updates counted last"
     COMMON_START = "clients that all begin from one model, so that they can be asked about it before"
 
@@ -24,7 +25,8 @@ class Guarantees:
     """What a part gives, needs and takes away.
 
     A need is met when some part of the composition gives the property and none takes it away. A compressing codec gives
-    SINGLE_UPDATES, a masking one takes it away; a rank-based aggregator needs it; DP needs LINEAR and EQUAL_WEIGHTS.
+    SINGLE_UPDATES, a masking one takes it away; a rank-based aggregator needs it. NOTHING_ELSE is needed and
+    given by what puts the noise on, and taken away by parts that draw conclusions from the updates themselves.
     """
 
     gives: frozenset[Property] = frozenset()

@@ -50,9 +50,10 @@ def weighting(options: Options, auto: str) -> str:
 
     Where clients are drawn by their size already, as the key 'selection' may say, they then count the same, so that
     large ones do not count twice (Cho et al., "Towards Understanding Biased Client Selection in Federated Learning",
-    2022, equation 2).
+    2022, equation 2); and under differential privacy, where none may count for more.
     """
     chosen = text(options, "weighting", "auto")
     if chosen != "auto":
         return chosen
-    return "uniform" if text(options, "selection", "") in BY_SIZE else auto
+    private = text(options, "privacy", "") not in ("", "none")
+    return "uniform" if private or text(options, "selection", "") in BY_SIZE else auto

@@ -1,9 +1,9 @@
 """The strategies by name, and the parts that they and the keys of a run config name.
 
 A strategy names the parts that make it what it is; all others are those that the run config chooses ('selection',
-'aggregator', 'server-optimizer'), or FedAvg's (McMahan et al., "Communication-Efficient Learning of Deep Networks from
-Decentralized Data", 2017). Each part reads its own keys: a new one is a class with a classmethod ``of`` and a line
-here.
+'aggregator', 'privacy', 'server-optimizer'), or FedAvg's (McMahan et al., "Communication-Efficient Learning of Deep
+Networks from Decentralized Data", 2017). Each part reads its own keys: a new one is a class with a classmethod ``of``
+and a line here.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from strategies.aggregators import Aggregator, WeightedMean
-from strategies.composition import Composition, Dense, NoPrivacy
+from strategies.composition import Composition, Dense, NoPrivacy, Privacy
 from strategies.errors import StrategyError
 from strategies.fednova import NormalizedMean
 from strategies.fedprox import FedProx
 from strategies.local_objective import LocalObjective, PlainObjective
 from strategies.options import Options, text
 from strategies.pace import Buffered, Pace, Synchronous
+from strategies.privacy.adaptive import AdaptiveDPFedAvg
+from strategies.privacy.dp_fedavg import DPFedAvg
 from strategies.robust import (
     Bulyan,
     CenteredClipping,
@@ -65,6 +67,11 @@ AGGREGATORS: dict[str, Callable[[Options], Aggregator]] = {
     "bulyan": Bulyan.of,
     "centered-clipping": CenteredClipping.of,
 }
+PRIVACY: dict[str, Callable[[Options], Privacy]] = {
+    "none": NoPrivacy.of,
+    "dp-fedavg": DPFedAvg.of,
+    "dp-fedavg-adaptive": AdaptiveDPFedAvg.of,
+}
 SERVER_OPTIMIZERS: dict[str, Callable[[Options], ServerOptimizer]] = {
     "sgd": ServerSGD.of,
     "fedavgm": FedAvgM.of,
@@ -81,6 +88,8 @@ PACES: dict[str, Callable[[Options], Pace]] = {
 STRATEGIES: dict[str, Mapping[str, str]] = {
     "bulyan": {"aggregator": "bulyan"},
     "centered-clipping": {"aggregator": "centered-clipping"},
+    "dp-fedavg": {"selection": "poisson", "aggregator": "uniform-mean", "privacy": "dp-fedavg"},
+    "dp-fedavg-adaptive": {"selection": "poisson", "aggregator": "uniform-mean", "privacy": "dp-fedavg-adaptive"},
     "fedadagrad": {"server-optimizer": "fedadagrad"},
     "fedadam": {"server-optimizer": "fedadam"},
     "fedavg": {},
@@ -123,7 +132,7 @@ def build(name: str, options: Options) -> Composition:
         objective=part("objective", OBJECTIVES, "plain"),
         codec=Dense(),
         aggregator=Guarded.around(part("aggregator", AGGREGATORS, "mean"), options),
-        privacy=NoPrivacy(),
+        privacy=part("privacy", PRIVACY, "none"),
         server_optimizer=part("server-optimizer", SERVER_OPTIMIZERS, "sgd"),
         pace=part("pace", PACES, "synchronous"),
     )

@@ -17,6 +17,7 @@ from strategies.aggregators import Aggregator
 from strategies.bans import Bans
 from strategies.errors import LayoutError, StrategyError
 from strategies.population import Population
+from strategies.privacy.clipping import WITHIN
 from strategies.records import ClientScores, RoundRecord
 from strategies.replies import Outcome, Rejection
 from strategies.requests import Correspondence
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 LOGGED_REJECTIONS = 3
 WAYS_OF_THE_WORLD = frozenset({Reason.DROPOUT, Reason.LATE})  # of a simulated one, which has decided so
-NO_MEANS = frozenset({wire.NUM_EXAMPLES, wire.STEPS})  # numbers of which a mean over clients says nothing
+NO_MEANS = frozenset({wire.NUM_EXAMPLES, wire.STEPS, WITHIN})  # numbers of which a mean over clients says nothing
 NOBODY_CONNECTED = "no node with clients was connected"
 NOBODY_ONLINE = "no client is online, and none will ever be ('availability', 'availability-trace')"
 NOBODY_ALLOWED = "every client that is or will be online is banned ('ban-after', 'ban-rounds')"
@@ -140,6 +141,11 @@ class RoundProgress:
         """Whether clients were there and the sampler drew none: a legal outcome, which ends no run."""
         return self.offered > 0 and not self.cohort
 
+    @property
+    def fruitless(self) -> bool:
+        """Whether nothing good came of the round, even where it has counted: privacy may release noise alone."""
+        return bool(self.skipped) or not self.counted
+
     def skip(self, why: str) -> tuple[None, None]:
         """Let the round not count; returns what Flower takes for no new weights and no metrics."""
         self.skipped = why
@@ -148,11 +154,11 @@ class RoundProgress:
 
     def end_run_if_hopeless(self, skipped: int, most: int) -> None:
         """Raise StrategyError where this is the last of as many skipped rounds in a row as a run may have."""
-        if self.skipped and skipped >= most:
+        if self.fruitless and skipped >= most:
             first = f" (the first: {self.first_rejection})" if self.first_rejection else ""
+            what, why = ("skipped rounds", self.skipped) if self.skipped else ("rounds", "no client gave a good reply")
             raise StrategyError(
-                f"The run ends after {skipped} skipped rounds in a row ('max-skipped-rounds'), the last because "
-                f"{self.skipped}{first}."
+                f"The run ends after {skipped} {what} in a row ('max-skipped-rounds'), the last because {why}{first}."
             )
 
     @contextmanager

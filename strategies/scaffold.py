@@ -58,7 +58,7 @@ class Scaffold:
     def guarantees(self) -> Guarantees:
         """Each client's own update and steps, all counting the same, and state that rounds commit."""
         needs = {Property.SINGLE_UPDATES, Property.EQUAL_WEIGHTS, Property.CLIENT_STATE}
-        return Guarantees(needs=frozenset(needs))
+        return Guarantees(needs=frozenset(needs), takes=frozenset({Property.NOTHING_ELSE}))
 
     def init(self, size: int) -> State:
         """Return c = 0."""

@@ -10,6 +10,7 @@ from flwr.app import ArrayRecord
 from strategies import wire
 from strategies.composition import Composition
 from strategies.layout import ModelLayout
+from strategies.privacy.noise import NoiseSource, system_noise
 from strategies.states import StrategyStates
 from strategies.step_fold import StepFold
 from strategies.updates import FloatVector
@@ -23,12 +24,13 @@ class ServerModel:
 
     These are kept as the record that is sent and as the flat vector that is stepped, so that a round need not read what
     the one before it has just written. ``committed`` is the round in which each client's update counted last: all that
-    the server remembers of the states that clients keep.
+    the server remembers of the states that clients keep. ``noise`` is where the noise for privacy comes from.
     """
 
     composition: Composition
     states: StrategyStates = field(default_factory=StrategyStates)
     committed: dict[str, int] = field(default_factory=dict)
+    noise: NoiseSource = system_noise
     _last: tuple[ArrayRecord, wire.GlobalWeights] | None = None
     _started: bool = False
 
@@ -48,7 +50,7 @@ class ServerModel:
         None, and nothing is changed, where they would not be finite.
         """
         parts, states = self.composition, self.states
-        delta, privacy = parts.privacy.finish(taken.fold, states.privacy, round)
+        delta, privacy = parts.privacy.finish(taken.fold, taken.metrics, states.privacy, self.noise(round))
         flat, server_optimizer = parts.server_optimizer.step(weights.flat, delta, states.server_optimizer)
         if not np.isfinite(flat).all():
             return None

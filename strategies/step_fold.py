@@ -19,12 +19,12 @@ Counted = tuple[str, float, Mapping[str, float]]
 
 @dataclass
 class StepFold:
-    """The updates of one step so far; ``clients`` are those whose updates count."""
+    """The updates of one step so far; ``counted`` tells of those that count."""
 
     aggregator: Aggregator
     fold: Fold
     observation: Observation
-    clients: list[str] = field(default_factory=list)
+    counted: list[Counted] = field(default_factory=list)
 
     @classmethod
     def start(
@@ -38,6 +38,16 @@ class StepFold:
         fold = composition.aggregator.start(size, states.aggregator)
         return cls(composition.aggregator, fold, composition.objective.start(states.objective, settings))
 
+    @property
+    def clients(self) -> list[str]:
+        """Those whose updates count."""
+        return [client for client, _, _ in self.counted]
+
+    @property
+    def metrics(self) -> list[Mapping[str, float]]:
+        """What they report."""
+        return [metrics for _, _, metrics in self.counted]
+
     def take(self, outcome: Update | PartialSum) -> list[Counted]:
         """Take in what was admitted and return who counts for how much.
 
@@ -46,10 +56,11 @@ class StepFold:
         if isinstance(outcome, PartialSum):
             self.fold.merge(outcome)
             self.observation.merge(outcome)
-            self.clients.extend(outcome.clients)
-            return [(client, weight, outcome.metrics.get(client, {})) for client, weight in outcome.weights.items()]
-        self.observation.check(outcome)
-        self.fold.add(outcome)
-        self.observation.add(outcome)
-        self.clients.append(outcome.client)
-        return [(outcome.client, self.aggregator.weight_of(outcome), outcome.metrics)]
+            rows = [(client, weight, outcome.metrics.get(client, {})) for client, weight in outcome.weights.items()]
+        else:
+            self.observation.check(outcome)
+            self.fold.add(outcome)
+            self.observation.add(outcome)
+            rows = [(outcome.client, self.aggregator.weight_of(outcome), outcome.metrics)]
+        self.counted.extend(rows)
+        return rows

@@ -14,10 +14,10 @@ from strategies.aggregators import WeightedMean
 from strategies.bans import BanRules
 from strategies.composition import Composition
 from strategies.fixed_point import MAX_WEIGHT, share
+from strategies.privacy.clipping import PREFIX
 from strategies.replies import ReplyReader
 from strategies.states import StrategyStates
 from strategies.step_fold import StepFold
-from strategies.updates import Update
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class RoundTerms:
             wire.GOAL: self.goal,
             **wire.limits_record(self.limits),
             **self.composition.objective.config(self.states.objective),
-            **{f"privacy-{key}": value for key, value in self.privacy_config.items()},
+            **{PREFIX + key: value for key, value in self.privacy_config.items()},
         }
 
     def beside(self) -> dict[str, ArrayRecord]:
@@ -103,8 +103,10 @@ class RoundTerms:
         """
         composition = self.composition
         return ReplyReader(
-            weights, composition.codec, self._clip, self.limits, composition.takes_partial_sums, described
+            weights,
+            composition.codec,
+            lambda update: composition.privacy.clip(update, self.privacy_config, weights.layout),
+            self.limits,
+            composition.takes_partial_sums,
+            described,
         )
-
-    def _clip(self, update: Update) -> Update:
-        return self.composition.privacy.clip(update, self.privacy_config)

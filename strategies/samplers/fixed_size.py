@@ -41,7 +41,7 @@ class FixedSize:
 
     @property
     def guarantees(self) -> Guarantees:
-        """Nothing: accounting for samples of fixed size is a matter of its own."""
+        """Nothing, in general; a sampler that draws uniformly says otherwise."""
         return Guarantees()
 
     @property

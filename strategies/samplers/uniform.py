@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from strategies.guarantees import Guarantees, Property
 from strategies.population import ClientInfo
 from strategies.samplers.drawing import draw
 from strategies.samplers.fixed_size import FixedSize
@@ -19,6 +20,11 @@ from strategies.seeding import generator
 @dataclass(frozen=True)
 class UniformSampler(FixedSize):
     """A fixed number of clients, uniformly without replacement; 0 = all of them."""
+
+    @property
+    def guarantees(self) -> Guarantees:
+        """Known sampling, fixed in size and without replacement, unless speed decides which of those asked count."""
+        return Guarantees(gives=frozenset({Property.KNOWN_SAMPLING} if self.goal == 0 else ()))
 
     def sample(self, round: int, clients: Sequence[ClientInfo], seed: int, losses: Losses = no_losses) -> list[str]:
         """Draw the cohort: every set of that size is equally likely.

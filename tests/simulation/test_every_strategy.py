@@ -18,6 +18,8 @@ COHORT = {**SMALL, "num-clients": 12, "clients-per-round": 8, "federated-evaluat
 PARTIAL = {"local-epochs": 2, "straggler-share": 0.5, "stragglers": "partial"}
 OPTIONS: dict[str, dict[str, Any]] = {
     "bulyan": {"attackers-tolerated": 1},
+    "dp-fedavg": {"clipping-norm": 0.3, "noise-multiplier": 0.1, "per-layer-clipping": True},
+    "dp-fedavg-adaptive": {"clipping-norm": 0.1, "noise-multiplier": 0.1},
     "fedbuff": FEDBUFF,
     "fednova": {**PARTIAL, "client-optimizer-args": "momentum=0.5"},
     "fedprox": {**PARTIAL, "proximal-mu": 0.5, "adaptive-mu": True},

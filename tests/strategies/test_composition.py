@@ -1,6 +1,6 @@
 """The parts: the identities, the seams with small fakes as later parts will fill them, and refused combinations."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,11 +10,13 @@ from strategies.aggregators import NOTHING, Fold, LinearFold, WeightedMean
 from strategies.composition import Codec, Composition, Dense, NoPrivacy, Privacy
 from strategies.errors import LayoutError, StrategyError
 from strategies.guarantees import Guarantees, Property
+from strategies.layout import ModelLayout
 from strategies.samplers import UniformSampler
 from strategies.server_optimizers import ServerSGD
 from strategies.updates import AnyArray, FloatVector, PartialSum, State, Update
 
 A = Update("a", np.array([3, 0, 4], dtype=np.float32), 10)
+LAYOUT = ModelLayout(("w",), ((3,),), ("float32",))
 B = Update("b", np.array([0, 1, 0], dtype=np.float32), 30)
 
 
@@ -108,13 +110,15 @@ class CountingDP(NoPrivacy):
     def config(self, state: State) -> dict[str, float]:
         return {"clip": float(state["clip"])}  # type: ignore[arg-type]
 
-    def clip(self, update: Update, config: Mapping[str, float]) -> Update:
+    def clip(self, update: Update, config: Mapping[str, float], layout: ModelLayout) -> Update:
         norm = float(np.linalg.norm(update.delta))
         return replace(update, delta=update.delta * np.float32(min(1.0, config["clip"] / max(norm, 1e-12))))
 
-    def finish(self, fold: Fold, state: State, round: int) -> tuple[FloatVector, State]:
+    def finish(
+        self, fold: Fold, metrics: Sequence[Mapping[str, float]], state: State, noise: np.random.Generator
+    ) -> tuple[FloatVector, State]:
         assert isinstance(fold, LinearFold)
-        return fold.total.divided_by(self.expected), {**state, "rounds": np.array(round)}
+        return fold.total.divided_by(self.expected), {**state, "rounds": state["rounds"] + 1}  # type: ignore[operator]
 
 
 def composed(**parts: object) -> Composition:
@@ -135,10 +139,10 @@ def one_round(strategy: Composition, *updates: Update) -> tuple[FloatVector, Sta
     config = strategy.privacy.config(state)
     fold = strategy.aggregator.start(3)
     for update in updates:
-        payload = strategy.codec.encode(strategy.privacy.clip(update, config).delta, seed=0)
+        payload = strategy.codec.encode(strategy.privacy.clip(update, config, LAYOUT).delta, seed=0)
         received = replace(update, delta=strategy.codec.decode(payload, 3))
-        fold.add(strategy.privacy.clip(received, config))
-    delta, state = strategy.privacy.finish(fold, state, 1)
+        fold.add(strategy.privacy.clip(received, config, LAYOUT))
+    delta, state = strategy.privacy.finish(fold, [], state, np.random.default_rng(0))
     weights, _ = strategy.server_optimizer.step(np.zeros(3, dtype=np.float32), delta, strategy.server_optimizer.init(3))
     return weights, state
 
@@ -174,7 +178,8 @@ def test_differential_privacy_fits_the_same_seam() -> None:
             {"aggregator": Median(), "codec": Masks()},
             "The strategy 'test' cannot combine Masks with UniformSampler, PlainObjective, Median, NoPrivacy, "
             "ServerSGD, Synchronous: Masks needs an aggregate that is a weighted sum of the updates, so that partial "
-            "sums are enough, which none of them gives; change the key 'strategy'.",
+            "sums are enough, which none of them gives; set the keys 'strategy', 'aggregator', 'zeroing' and "
+            "'clipping' so that the mean is taken.",
         ),
         (
             {"aggregator": Median(), "privacy": LocalSums()},
@@ -206,7 +211,8 @@ def test_the_identities_satisfy_their_protocols() -> None:
     privacy: Privacy = NoPrivacy()
     assert codec.guarantees.gives == {Property.SINGLE_UPDATES, Property.NODE_SUMS}
     assert privacy.guarantees == Guarantees(gives=frozenset({Property.NODE_SUMS}))
-    assert privacy.clip(A, privacy.config(privacy.init(3))) is A
+    assert privacy.clip(A, privacy.config(privacy.init(3)), LAYOUT) is A
+    assert not privacy.unconditional
 
 
 def test_dense_returns_what_it_was_given_without_a_copy() -> None:

@@ -1,0 +1,119 @@
+"""Adaptive clipping: the clipping norm follows a quantile of the clients' norms, which is learnt privately too.
+
+Andrew, Thakkar, McMahan, Ramaswamy: "Differentially Private Learning with Adaptive Clipping", 2021, algorithm 1: each
+client says whether its update was at most as long as the round's norm C, one bit, and
+
+    b = (sum of (bit - 1/2) + N(0, sigma_b^2)) / n + 1/2,    C <- C exp(-rate (b - quantile)),
+
+n being the expected number of clients, sigma_b = n / 20 as the paper recommends. The bits cost privacy: the noise on
+the sum of updates grows from z C to z_v C with z_v = (z^-2 - (2 sigma_b)^-2)^-1/2, so that both releases together are
+one Gaussian mechanism of noise multiplier z (theorem 1), which accountants take. A bit moves its sum by 1/2: hence
+the 2.
+
+A client clips before its update leaves, so that it has to tell the bit itself, as the metric "within-clipping-norm".
+Who lies moves b by 1/n, as its own bit could have; any other number counts as a bit too. For clients of other apps,
+which send their updates unclipped, the server finds the bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from strategies.aggregators import Fold
+from strategies.errors import StrategyError
+from strategies.guarantees import Guarantees
+from strategies.layout import ModelLayout
+from strategies.options import Options, integer, number
+from strategies.privacy.clipping import NORM, Clipping, within
+from strategies.privacy.dp_fedavg import GUARANTEES, check, released
+from strategies.updates import FloatVector, State, Update
+
+BIT_DEVIATION = 1 / 20  # sigma_b of the sum of bits, per expected client
+
+
+@dataclass(frozen=True)
+class AdaptiveDPFedAvg:
+    """DP-FedAvg whose clipping norm begins at ``clipping_norm`` and tracks the ``quantile`` of the norms.
+
+    ``noise_multiplier`` (z) is that of all that a round releases; ``rate`` is the step of log C.
+    """
+
+    expected_clients: int
+    noise_multiplier: float = 0.5
+    clipping_norm: float = 1.0
+    quantile: float = 0.5
+    rate: float = 0.2
+
+    def __post_init__(self) -> None:
+        check(self.expected_clients, self.noise_multiplier, self.clipping_norm)
+        if not 0 <= self.quantile <= 1:
+            raise StrategyError(f"The key 'adaptive-clipping-quantile' is {self.quantile}, but must be from 0 to 1.")
+        if not 0 < self.rate < math.inf:
+            raise StrategyError(f"The key 'adaptive-clipping-rate' is {self.rate}, but must be a number above 0.")
+        if self.noise_multiplier >= 2 * self.expected_clients * BIT_DEVIATION:
+            raise StrategyError(
+                f"The key 'noise-multiplier' is {self.noise_multiplier:g}, but with adaptive clipping and "
+                f"'clients-per-round' {self.expected_clients} it must be below {self.expected_clients / 10:g}, a tenth "
+                "of them: else the noise on the count of clipped updates is too little, however much the updates get. "
+                "Raise 'clients-per-round', or lower 'noise-multiplier'."
+            )
+
+    @classmethod
+    def of(cls, options: Options) -> Self:
+        """Read the keys of `DPFedAvg` and those that begin with 'adaptive-clipping-'."""
+        return cls(
+            integer(options, "clients-per-round", 0),
+            number(options, "noise-multiplier", 0.5),
+            number(options, "clipping-norm", 1.0),
+            number(options, "adaptive-clipping-quantile", 0.5),
+            number(options, "adaptive-clipping-rate", 0.2),
+        )
+
+    @property
+    def guarantees(self) -> Guarantees:
+        """Those of DP-FedAvg."""
+        return GUARANTEES
+
+    @property
+    def unconditional(self) -> bool:
+        """Whether there is a release says nothing of who took part."""
+        return True
+
+    @property
+    def bit_deviation(self) -> float:
+        """sigma_b, the standard deviation of the noise on the sum of bits; 0 where there is no noise at all."""
+        return self.expected_clients * BIT_DEVIATION if self.noise_multiplier else 0.0
+
+    @property
+    def update_noise_multiplier(self) -> float:
+        """z_v, the noise multiplier of the sum of updates alone."""
+        if self.noise_multiplier == 0:
+            return 0.0
+        return float((self.noise_multiplier**-2 - (2 * self.bit_deviation) ** -2) ** -0.5)
+
+    def init(self, size: int) -> State:
+        """Return the first norm."""
+        return {NORM: np.array(self.clipping_norm)}
+
+    def config(self, state: State) -> dict[str, float]:
+        """Return the norm of this round."""
+        return Clipping(float(state[NORM].item()), count_within=True).to_config()
+
+    def clip(self, update: Update, config: Mapping[str, float], layout: ModelLayout) -> Update:
+        """Shorten an update that is too long, and say whether it was."""
+        return Clipping.from_config(config).clip(update, layout)
+
+    def finish(
+        self, fold: Fold, metrics: Sequence[Mapping[str, float]], state: State, noise: np.random.Generator
+    ) -> tuple[FloatVector, State]:
+        """Return the noised sum, divided by the expected number of clients, and the next norm."""
+        norm = float(state[NORM].item())
+        delta = released(fold, norm, self.update_noise_multiplier, self.expected_clients, noise)
+        bits = math.fsum(within(of_one) - 0.5 for of_one in metrics)
+        share = (bits + self.bit_deviation * noise.standard_normal()) / self.expected_clients + 0.5
+        return delta, {NORM: np.array(norm * math.exp(-self.rate * (share - self.quantile)))}

@@ -1,0 +1,129 @@
+"""DP-FedAvg: each client's update is clipped, and the sum of all gets Gaussian noise. User-level central privacy.
+
+McMahan, Ramage, Talwar, Zhang: "Learning Differentially Private Recurrent Language Models", 2018, algorithm 1 with the
+estimator of a fixed denominator: with clipping norm S, noise multiplier z and n clients expected in a round,
+
+    release = (sum of clipped updates + N(0, (z S)^2)) / n.
+
+Every client counts the same, and nothing of the release depends on who came: neither the noise nor the denominator, and
+not even whether there is one. A round in which every client has failed, or in which Poisson selection drew none,
+releases noise alone, for a skipped round would say that nobody took part. (Where nobody at all could be drawn, nothing
+was asked of anybody, and the round is skipped.) So the key 'min-replies' has no say. Rounds without a single good
+update count towards 'max-skipped-rounds' all the same, unless chance drew nobody: a federation in which nobody can
+train should say so. That its end is to be seen is no part of the guarantee.
+
+What differs from the paper: the same n for cohorts of a fixed size, drawn without replacement, whose accounting is
+another; all clients count the same, where the paper lets examples count up to a bound.
+
+The sum is rounded in fixed point, each number of an update by 2^-33 at most, so that one client may move it by up to
+S + 2^-33 sqrt(size): that is the norm which the noise is measured by.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from strategies.aggregators import NOTHING, Fold, LinearFold
+from strategies.errors import StrategyError
+from strategies.guarantees import Guarantees, Property
+from strategies.layout import ModelLayout
+from strategies.options import Options, flag, integer, number
+from strategies.privacy.clipping import Clipping
+from strategies.privacy.noise import noised_mean
+from strategies.updates import FloatVector, State, Update
+
+logger = logging.getLogger(__name__)
+
+ROUNDING = 2.0**-33  # of a number in `FixedPointSum`, at most
+
+GUARANTEES = Guarantees(
+    gives=frozenset({Property.BOUNDED_UPDATES, Property.NODE_SUMS, Property.NOTHING_ELSE}),
+    needs=frozenset({Property.LINEAR, Property.EQUAL_WEIGHTS, Property.KNOWN_SAMPLING, Property.NOTHING_ELSE}),
+)
+"""Nodes may add up what they have clipped, see `strategies.privacy.clipping`."""
+
+
+@dataclass(frozen=True)
+class DPFedAvg:
+    """Clipping to ``clipping_norm`` (S), noise of ``noise_multiplier`` (z) times that on the sum.
+
+    ``expected_clients`` (n) is how many take part in a round on average: what the sampler is set to as well. With a
+    noise multiplier of 0 updates are clipped and there is no privacy.
+    """
+
+    expected_clients: int
+    noise_multiplier: float = 0.5
+    clipping_norm: float = 1.0
+    per_layer: bool = False
+
+    def __post_init__(self) -> None:
+        check(self.expected_clients, self.noise_multiplier, self.clipping_norm)
+
+    @classmethod
+    def of(cls, options: Options) -> Self:
+        """Read the keys 'clients-per-round', 'noise-multiplier', 'clipping-norm' and 'per-layer-clipping'."""
+        return cls(
+            integer(options, "clients-per-round", 0),
+            number(options, "noise-multiplier", 0.5),
+            number(options, "clipping-norm", 1.0),
+            flag(options, "per-layer-clipping", False),
+        )
+
+    @property
+    def guarantees(self) -> Guarantees:
+        """Bounded updates; a sum in which all count the same, of a known sample, and nothing learnt beside it."""
+        return GUARANTEES
+
+    @property
+    def unconditional(self) -> bool:
+        """Whether there is a release says nothing of who took part."""
+        return True
+
+    def init(self, size: int) -> State:
+        """Return no state."""
+        return NOTHING
+
+    def config(self, state: State) -> dict[str, float]:
+        """Return the norm, and how to clip to it."""
+        return Clipping(self.clipping_norm, self.per_layer).to_config()
+
+    def clip(self, update: Update, config: Mapping[str, float], layout: ModelLayout) -> Update:
+        """Shorten an update that is too long."""
+        return Clipping.from_config(config).clip(update, layout)
+
+    def finish(
+        self, fold: Fold, metrics: Sequence[Mapping[str, float]], state: State, noise: np.random.Generator
+    ) -> tuple[FloatVector, State]:
+        """Return the noised sum, divided by the expected number of clients."""
+        return released(fold, self.clipping_norm, self.noise_multiplier, self.expected_clients, noise), state
+
+
+def released(
+    fold: Fold, clipping_norm: float, noise_multiplier: float, expected_clients: int, noise: np.random.Generator
+) -> FloatVector:
+    """Return (sum + N(0, (z S)^2)) / n, float32 [size]."""
+    if not isinstance(fold, LinearFold):  # which the guarantees have refused already
+        raise StrategyError("Noise for privacy belongs on a sum, but this aggregator has none.")
+    sensitivity = clipping_norm + ROUNDING * math.sqrt(fold.total.size)
+    return noised_mean(fold.total, noise_multiplier * sensitivity, expected_clients, noise)
+
+
+def check(expected_clients: int, noise_multiplier: float, clipping_norm: float) -> None:
+    """Raise StrategyError where there is no such mechanism; warn where it protects nobody."""
+    if expected_clients < 1:
+        raise StrategyError(
+            f"The key 'clients-per-round' is {expected_clients}, but differential privacy divides by the number of "
+            "clients that are expected in a round: set it to 1 or more."
+        )
+    if not 0 <= noise_multiplier < math.inf:
+        raise StrategyError(f"The key 'noise-multiplier' is {noise_multiplier}, but must be 0 (no privacy) or more.")
+    if not 0 < clipping_norm < math.inf:
+        raise StrategyError(f"The key 'clipping-norm' is {clipping_norm}, but must be a finite number above 0.")
+    if noise_multiplier == 0:
+        logger.warning("The key 'noise-multiplier' is 0: updates are clipped, but there is no privacy.")
