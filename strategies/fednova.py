@@ -11,7 +11,9 @@ with the default tau_eff of the paper, and p_i over the clients that count. Equa
 
 The length ||a||_1 is tau for plain SGD, (tau - r (1 - r^tau) / (1 - r)) / (1 - r) with momentum r, and
 (1 - (1 - lr mu)^tau) / (lr mu) with a proximal term. What differs from the paper: all are one formula here
-(`path_length`), which also holds with both; the authors' code applies the one rule after the other.
+(`path_length`), which also holds with both; the authors' code applies the one rule after the other. And as clients
+report their steps themselves, and tau_eff makes everybody's step longer, none counts in it for more than the run's keys
+ask of its examples: it may do more, but not make the others do so.
 """
 
 from __future__ import annotations
@@ -47,13 +49,17 @@ def path_length(steps: int, momentum: float = 0.0, proximal: float = 0.0) -> flo
 class NormalizedMean:
     """The mean of the updates per step, times the mean number of steps.
 
-    ``momentum`` is that of the clients' SGD, ``proximal`` their learning rate times FedProx's mu. The error is that of
-    `strategies.fixed_point` times tau_eff.
+    ``momentum`` is that of the clients' SGD, ``proximal`` their learning rate times FedProx's mu. ``steps``, or
+    ``epochs`` of batches of ``batch_size``, are what clients are asked to do (both 0 = nobody knows). The error is that
+    of `strategies.fixed_point` times tau_eff.
     """
 
     weighting: str = "examples"
     momentum: float = 0.0
     proximal: float = 0.0
+    steps: int = 0
+    epochs: int = 1
+    batch_size: int = 0
 
     def __post_init__(self) -> None:
         WeightedMean(self.weighting)  # raises for an unknown one
@@ -68,9 +74,15 @@ class NormalizedMean:
 
     @classmethod
     def of(cls, options: Options) -> Self:
-        """Read the keys of the clients' optimizer, and with the strategy 'fedprox' those of the proximal term."""
-        proximal = _proximal(options) if text(options, "strategy", "") == "fedprox" else 0.0
-        return cls(weighting(options, auto="examples"), momentum_of(options), proximal)
+        """Read the keys of the clients' training, and with the strategy 'fedprox' those of the proximal term."""
+        return cls(
+            weighting(options, auto="examples"),
+            momentum_of(options),
+            _proximal(options) if text(options, "strategy", "") == "fedprox" else 0.0,
+            integer(options, "local-steps", 0),
+            integer(options, "local-epochs", 1),
+            integer(options, "batch-size", 0),
+        )
 
     @property
     def guarantees(self) -> Guarantees:
@@ -80,6 +92,16 @@ class NormalizedMean:
     def weight_of(self, update: Update) -> float:
         """Return p_i but for a factor: the claimed number of examples, or 1."""
         return WeightedMean(self.weighting).weight_of(update)
+
+    def length(self, steps: float) -> float:
+        """Return ||a||_1 of so many steps."""
+        return path_length(int(steps), self.momentum, self.proximal)
+
+    def asked(self, examples: float) -> float:
+        """Return how many steps a client with so many examples is asked for at most; infinity where nobody knows."""
+        if self.steps:
+            return self.steps
+        return self.epochs * math.ceil(examples / self.batch_size) if self.batch_size else math.inf
 
     def shortfall(self, updates: int) -> str:
         """Return nothing: one update will do."""
@@ -102,11 +124,10 @@ class _NormalizedFold:
     lengths: list[float] = field(default_factory=list)
 
     def add(self, update: Update) -> None:
-        weight = self.rule.weight_of(update)
-        length = path_length(steps_of(update), self.rule.momentum, self.rule.proximal)
-        self.total.add(update.delta, weight / length, update.largest)
+        weight, steps = self.rule.weight_of(update), steps_of(update)
+        self.total.add(update.delta, weight / self.rule.length(steps), update.largest)
         self.weights.append(weight)
-        self.lengths.append(length)
+        self.lengths.append(self.rule.length(min(steps, self.rule.asked(update.weight))))
 
     def merge(self, partial: PartialSum) -> None:
         raise StrategyError("FedNova needs each client's own update, and no partial sum.")

@@ -73,6 +73,30 @@ def test_with_both_it_is_the_sum_of_what_every_gradient_does(momentum: float, al
 # The mean.
 
 
+KEYS = {"local-epochs": 2, "batch-size": 20}
+
+
+def liar_among(claimed: float, rule: NormalizedMean) -> float:
+    """The mean where nine clients of 100 examples do the 10 steps of 2 epochs that they are asked for, and one more."""
+    honest = [update(str(place), [1.0], 100, 10) for place in range(9)]
+    return float(result(rule, *honest, update("liar", [1.0], 100, claimed))[0])
+
+
+@pytest.mark.parametrize("keys", [KEYS, {**KEYS, "local-steps": 10}, {**KEYS, "weighting": "uniform"}])
+def test_no_claim_of_steps_lengthens_the_step_of_the_others(keys: dict[str, int | str]) -> None:
+    """tau_eff stays 10: without the bound 50,000 steps would make it 5,009, and the mean 450 times as long."""
+    rule = NormalizedMean.of(keys)
+    assert liar_among(10, rule) == 1.0
+    assert liar_among(20, rule) == pytest.approx(0.9 + 0.1 * 10 / 20)
+    assert liar_among(50_000, rule) == pytest.approx(0.9 + 0.1 * 10 / 50_000)
+    assert liar_among(50_000, NormalizedMean()) > 450  # who tells nothing of the training believes all
+
+
+def test_who_does_less_than_asked_counts_for_that() -> None:
+    """tau_eff is 9.5, and the update of 5 steps counts twice: as in the paper."""
+    assert liar_among(5, NormalizedMean.of(KEYS)) == pytest.approx(9.5 * (0.9 / 10 + 0.1 / 5))
+
+
 @pytest.mark.parametrize(
     ("weighting", "expected"),
     [
