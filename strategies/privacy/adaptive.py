@@ -5,7 +5,7 @@ client says whether its update was at most as long as the round's norm C, one bi
 
     b = (sum of (bit - 1/2) + N(0, sigma_b^2)) / n + 1/2,    C <- C exp(-rate (b - quantile)),
 
-n being the expected number of clients, sigma_b = n / 20 as the paper recommends. The bits cost privacy: the noise on
+b cut to what a share can be, n being the expected number of clients, sigma_b = n / 20 as the paper recommends. The bits cost privacy: the noise on
 the sum of updates grows from z C to z_v C with z_v = (z^-2 - (2 sigma_b)^-2)^-1/2, so that both releases together are
 one Gaussian mechanism of noise multiplier z (theorem 1), which accountants take. A bit moves its sum by 1/2: hence
 the 2.
@@ -116,4 +116,5 @@ class AdaptiveDPFedAvg:
         delta = released(fold, norm, self.update_noise_multiplier, self.expected_clients, noise)
         bits = math.fsum(within(of_one) - 0.5 for of_one in metrics)
         share = (bits + self.bit_deviation * noise.standard_normal()) / self.expected_clients + 0.5
+        share = min(1.0, max(0.0, share))  # what noise, or a cohort above the expected, has made impossible
         return delta, {NORM: np.array(norm * math.exp(-self.rate * (share - self.quantile)))}
