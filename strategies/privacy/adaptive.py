@@ -5,10 +5,10 @@ client says whether its update was at most as long as the round's norm C, one bi
 
     b = (sum of (bit - 1/2) + N(0, sigma_b^2)) / n + 1/2,    C <- C exp(-rate (b - quantile)),
 
-b cut to what a share can be, n being the expected number of clients, sigma_b = n / 20 as the paper recommends. The bits cost privacy: the noise on
-the sum of updates grows from z C to z_v C with z_v = (z^-2 - (2 sigma_b)^-2)^-1/2, so that both releases together are
-one Gaussian mechanism of noise multiplier z (theorem 1), which accountants take. A bit moves its sum by 1/2: hence
-the 2.
+b cut to what a share can be, n being the expected number of clients, sigma_b = n / 20 as the paper recommends. The bits
+cost privacy: the noise on the sum of updates grows from z C to z_v C with z_v = (z^-2 - (2 sigma_b)^-2)^-1/2, so that
+both releases together are one Gaussian mechanism of noise multiplier z (theorem 1), which accountants take. A bit moves
+its sum by 1/2: hence the 2.
 
 A client clips before its update leaves, so that it has to tell the bit itself, as the metric "within-clipping-norm".
 Who lies moves b by 1/n, as its own bit could have; any other number counts as a bit too. For clients of other apps,
