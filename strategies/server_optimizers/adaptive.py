@@ -16,12 +16,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from strategies.fixed_point import BLOCK
 from strategies.guarantees import Guarantees
+from strategies.options import Options, number
 from strategies.server_optimizers.bounds import require_above_zero, require_decay
 from strategies.updates import FloatVector, State
 
@@ -76,6 +77,27 @@ class Adaptive(ABC):
         mean = m * np.float32(self.beta1)
         mean += np.float32(1 - self.beta1) * delta
         return mean, self.second_moment(v, np.square(delta))
+
+
+@dataclass(frozen=True)
+class Forgetful(Adaptive):
+    """Those of the three whose v forgets, by a rate: ``beta2``."""
+
+    beta2: float = 0.99
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_decay("server-beta2", self.beta2)
+
+    @classmethod
+    def of(cls, options: Options) -> Self:
+        """Read the keys 'server-learning-rate', 'server-beta1', 'server-epsilon' and 'server-beta2'."""
+        return cls(
+            number(options, "server-learning-rate", 1.0),
+            number(options, "server-beta1", 0.9),
+            number(options, "server-epsilon", 1e-3),
+            number(options, "server-beta2", 0.99),
+        )
 
 
 def _floats(array: np.ndarray[Any, Any]) -> FloatVector:

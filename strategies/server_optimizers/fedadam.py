@@ -9,35 +9,16 @@ Stochastic Optimization", 2015), whose exponent is t. Ours follows the paper.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 
-from strategies.options import Options, number
-from strategies.server_optimizers.adaptive import Adaptive
-from strategies.server_optimizers.bounds import require_decay
+from strategies.server_optimizers.adaptive import Forgetful
 from strategies.updates import FloatVector
 
 
 @dataclass(frozen=True)
-class FedAdam(Adaptive):
+class FedAdam(Forgetful):
     """Adam on the mean update."""
-
-    beta2: float = 0.99
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_decay("server-beta2", self.beta2)
-
-    @classmethod
-    def of(cls, options: Options) -> Self:
-        """Read the keys 'server-learning-rate', 'server-beta1', 'server-epsilon' and 'server-beta2'."""
-        return cls(
-            number(options, "server-learning-rate", 1.0),
-            number(options, "server-beta1", 0.9),
-            number(options, "server-epsilon", 1e-3),
-            number(options, "server-beta2", 0.99),
-        )
 
     def second_moment(self, v: FloatVector, squares: FloatVector) -> FloatVector:
         """Return the moving average of the squares."""
