@@ -1,4 +1,4 @@
-"""What flwr's own strategies get wrong in drawing clients and in FedProx: each test fails stock code and passes ours."""
+"""Flaws of flwr's own strategies in drawing clients and in FedProx: each test fails stock code and passes ours."""
 
 from __future__ import annotations
 
