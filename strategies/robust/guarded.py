@@ -9,6 +9,10 @@ What differs from TFF: a zeroed update is rejected, with a reason that is told a
 and leaves the client's weight in the denominator, so that the mean is drawn towards zero, and the zero goes on into the
 quantile of the norms. And as a round without good updates does not count, its norms move no estimate.
 
+Neither estimate withstands patience, as they follow what clients send: while more than one in fifty send a value beyond
+C, or one in five a norm beyond the limit, it rises round by round until they are let through. Against attackers there
+are the other rules here, and a fixed norm.
+
 Both look at single updates, so that nodes cannot add theirs up; and the estimates have no noise, so that a guarded
 aggregate is not one that privacy could build on.
 """

@@ -82,6 +82,21 @@ def test_zeroing_follows_updates_that_grow() -> None:
     assert refused == [2, 0, 0, 0]
 
 
+def test_zeroing_gives_way_to_patient_attackers_and_a_fixed_norm_does_not() -> None:
+    """Two of ten send 1e5: C takes 22 rounds at 10^(0.98 - 0.8) from 10 to half of that."""
+    vectors = [[0.01, 0]] * 8 + [[1e5, 0]] * 2
+    zeroing, fixed = Guarded(MEAN, zeroing=True), Guarded(MEAN, clipping="fixed", clip_norm=0.01)
+    state, rounds = zeroing.init(2), 0
+    refused = 2
+    while refused:
+        fold, refused = one_round(zeroing, state, vectors)
+        fold.result()
+        state, rounds = fold.state(), rounds + 1
+    assert (rounds, fold.result()[0] > 1e4) == (22, True)
+    fold, _ = one_round(fixed, fixed.init(2), vectors)
+    assert fold.result()[0] == pytest.approx(0.01)
+
+
 def test_the_order_of_updates_changes_no_bit() -> None:
     rule, vectors = Guarded(MEAN, zeroing=True, clipping="adaptive"), normal(1, 20, 2, 12.0)
     results = set()
