@@ -1,0 +1,158 @@
+"""A run's privacy before it starts: epsilon of a plan, the noise that a budget asks for, and what that protects."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from strategies.errors import StrategyError
+from strategies.privacy.accounting import (
+    PLD_EPSILON,
+    PLD_NOISE,
+    Adjacency,
+    Epsilons,
+    Release,
+    Sampling,
+    epsilons,
+    neighbours,
+    quiet_accountant,
+)
+
+LEAST_NOISE = 0.05
+TOLERANCE = 1e-5  # of a noise multiplier
+STEP = 0.85  # PLD mostly needs 5 to 15 % less noise than RDP, and with little it is slow
+
+
+@dataclass(frozen=True)
+class Plan:
+    """So many rounds, each a release of DP-FedAvg.
+
+    ``clients_per_round`` is the cohort's size or, with Poisson sampling, its mean; 0 = all. Raises StrategyError where
+    there is no such mechanism, or no such delta.
+    """
+
+    population: int
+    clients_per_round: int
+    sampling: Sampling
+    rounds: int
+    noise_multiplier: float
+    delta: float
+    adaptive: bool = False
+
+    def __post_init__(self) -> None:
+        if self.population < 1 or self.rounds < 1:
+            raise StrategyError(
+                f"The plan has {self.population} clients and {self.rounds} rounds, but needs one of each at least."
+            )
+        if not 0 < self.delta < 1:
+            raise StrategyError(f"The key 'budget-delta' is {self.delta}, but must lie between 0 and 1.")
+        if self.cohort > self.population:
+            raise StrategyError(
+                f"The key 'clients-per-round' is {self.cohort}, but there are only {self.population} clients: the "
+                f"sampling rate would be above 1. Set it to at most {self.population}."
+            )
+        if self.adaptive and self.noise_multiplier > 0:
+            from strategies.privacy.adaptive import AdaptiveDPFedAvg
+
+            AdaptiveDPFedAvg(self.cohort, self.noise_multiplier)  # which knows where its split of the noise ends
+        _ = self.release  # which refuses the rest that cannot be
+
+    @property
+    def cohort(self) -> int:
+        """How many clients take part in a round, on average."""
+        return self.population if self.sampling == "none" else self.clients_per_round or self.population
+
+    @property
+    def release(self) -> Release:
+        """What each round releases."""
+        return Release(self.sampling, self.cohort / self.population, self.noise_multiplier)
+
+    @property
+    def adjacency(self) -> Adjacency:
+        """Which two populations are hard to tell apart."""
+        return self.release.adjacency
+
+    def after(self, rounds: int) -> Epsilons:
+        """Return the epsilon of the first so many rounds."""
+        return epsilons({self.release: rounds}, self.delta)
+
+    def warnings(self) -> Iterator[str]:
+        """Yield a sentence for each reason not to call this privacy."""
+        if self.noise_multiplier == 0:
+            yield "No privacy: the key 'noise-multiplier' is 0, so that updates are clipped but get no noise."
+        if self.delta >= 1 / self.population:
+            yield (
+                f"The key 'budget-delta' is {self.delta:g}, not below 1 / population = {1 / self.population:g}: such a "
+                "guarantee still allows that one client's data are published. Lower it."
+            )
+
+    def meaning(self, epsilon: float) -> str:
+        """Say in one sentence what the guarantee covers."""
+        if not math.isfinite(epsilon):
+            return "No privacy: whoever sees the models may learn everything about a client."
+        whom = {
+            "add or remove one": "whether any one client took part at all, with all its data",
+            "replace one": "whether any one client, with all its data, was this or another one",
+        }[self.adjacency]
+        return (
+            f"User-level differential privacy, epsilon {epsilon:.4g} and delta {self.delta:g}, {self.adjacency}: the "
+            f"models of all {self.rounds} rounds together hardly tell {whom}; this {self._assumption()}, trusts the "
+            "server, and covers the models alone, not what clients report beside them."
+        )
+
+    def _assumption(self) -> str:
+        if self.sampling == "none":
+            return "assumes nothing of who takes part"
+        if self.sampling == "poisson":
+            return (
+                f"assumes that every round draws each client with probability {self.release.rate:.4g}, independently, "
+                "and that nobody sees whom"
+            )
+        return f"assumes that every round draws {self.cohort} of {self.population} clients, and that nobody sees whom"
+
+
+def with_least_noise(plan: Plan, epsilon: float) -> Plan:
+    """Return the plan with the smallest noise multiplier that keeps to ``epsilon``, by the tighter accountant.
+
+    It lies at most `TOLERANCE` above the smallest, and never below `LEAST_NOISE`, or `PLD_NOISE` by PLD. Raises
+    StrategyError where adaptive clipping does not allow as much noise, or where no noise is enough.
+    """
+    import dp_accounting as dp
+
+    if not 0 < epsilon <= PLD_EPSILON:
+        raise StrategyError(
+            f"The epsilon to keep to is {epsilon:g}, but must be above 0 and at most {PLD_EPSILON:g}; above 10 it says "
+            "little already."
+        )
+    if _with_noise(plan, LEAST_NOISE).after(plan.rounds).rdp <= epsilon:
+        return replace(plan, noise_multiplier=LEAST_NOISE)
+    noise = _calibrated(plan, epsilon, dp.rdp.RdpAccountant, dp.LowerEndpointAndGuess(LEAST_NOISE, 1.0))
+    found = _with_noise(plan, noise).after(plan.rounds)
+    if found.pld is not None and found.pld < epsilon:
+        least = noise
+        while _with_noise(plan, least).after(plan.rounds).tightest <= epsilon:
+            if least == PLD_NOISE:
+                return replace(plan, noise_multiplier=least)
+            least = max(PLD_NOISE, STEP * least)
+        noise = _calibrated(plan, epsilon, dp.pld.PLDAccountant, dp.ExplicitBracketInterval(least, noise))
+    return replace(plan, noise_multiplier=noise)
+
+
+def _with_noise(plan: Plan, noise_multiplier: float) -> Plan:
+    """Return the plan with other noise, however much of it adaptive clipping allows."""
+    return replace(plan, noise_multiplier=noise_multiplier, adaptive=False)
+
+
+def _calibrated(plan: Plan, epsilon: float, accountant: Callable[..., Any], interval: Any) -> float:
+    import dp_accounting as dp
+
+    def event(noise_multiplier: float) -> Any:
+        return dp.SelfComposedDpEvent(_with_noise(plan, noise_multiplier).release.event, plan.rounds)
+
+    def fresh() -> Any:
+        return accountant(neighboring_relation=neighbours(plan.adjacency))
+
+    with quiet_accountant():
+        return float(dp.calibrate_dp_mechanism(fresh, event, epsilon, plan.delta, interval, tol=TOLERANCE))
