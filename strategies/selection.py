@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 
 from flwr.app import ConfigRecordValues
@@ -12,6 +13,8 @@ from strategies.population import Population
 from strategies.records import ClientScores
 from strategies.rounds import RoundProgress
 from strategies.samplers import Losses, Sampler
+
+logger = logging.getLogger(__name__)
 
 Evaluate = Callable[[Sequence[str], Mapping[str, ConfigRecordValues]], ClientScores | None]
 """Asks these clients to evaluate the present model, with these settings."""
@@ -32,11 +35,18 @@ def losses_by(evaluate: Evaluate, progress: RoundProgress) -> Losses:
     """Return what asks clients for the loss of the present model on their training examples.
 
     A client of another framework, which does not know that setting, answers with the loss on whatever it evaluates on.
+    Who gives no scores that can be true (`strategies.scores`: an accuracy is one of them) is silent, which is told.
     """
 
     def ask(clients: Sequence[str]) -> dict[str, float]:
         with progress.phase("select"):
             scores = evaluate(clients, {wire.DATA_PART: wire.TRAIN_PART})
-        return {} if scores is None else dict(zip(scores.clients, scores.losses, strict=True))
+        found = {} if scores is None else dict(zip(scores.clients, scores.losses, strict=True))
+        if silent := len(clients) - len(found):
+            logger.warning(
+                "Round %d: of %d candidates %d gave no loss and accuracy, and come last",
+                *(progress.round, len(clients), silent),
+            )
+        return found
 
     return ask

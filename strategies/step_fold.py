@@ -51,7 +51,8 @@ class StepFold:
     def take(self, outcome: Update | PartialSum) -> list[Counted]:
         """Take in what was admitted and return who counts for how much.
 
-        Raises LayoutError or OverflowError where the parts refuse it, and then nothing has changed in any of them.
+        Raises LayoutError or OverflowError where the parts refuse it, and then nothing has changed in any of them, but
+        that a guard has counted its size.
         """
         if isinstance(outcome, PartialSum):
             self.fold.merge(outcome)

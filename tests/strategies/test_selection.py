@@ -93,6 +93,12 @@ def test_only_candidates_are_asked_and_who_fails_to_answer_comes_last() -> None:
     assert not any("5" in record.selected for record in records)
 
 
+def test_candidates_without_scores_are_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    """Else nobody would see that the lowest ids take part in every round."""
+    train(evaluating_app({"0": float, "1": float}, {}), {**POWER, "power-of-choice-candidates": 6}, rounds=1)
+    assert "Round 1: of 6 candidates 4 gave no loss and accuracy, and come last" in caplog.messages
+
+
 @pytest.mark.parametrize("loss", [float("nan"), float("inf"), -1e39])
 def test_a_loss_that_is_no_number_comes_last(loss: float) -> None:
     losses = {client: (lambda w: loss) if client in "01" else (lambda w: -7.0) for client in "0123"}
