@@ -7,6 +7,7 @@ from strategies import registry
 from strategies.admission import Limits
 from strategies.bans import BanRules
 from strategies.composition import Composition
+from strategies.privacy.budget import Budget
 from strategies.terms import RoundRules
 from tasks.datasets import DataSpec
 from tasks.local_training import LocalTraining
@@ -73,4 +74,5 @@ def round_rules(config: RunConfig) -> RoundRules:
         federated_evaluate_clients=config.federated_evaluate_clients,
         round_deadline=config.round_deadline,
         bans=BanRules(config.ban_after, config.ban_rounds),
+        budget=Budget(config.budget_epsilon, config.budget_delta),
     )

@@ -44,6 +44,8 @@ ONLY_WITH: dict[str, dict[str, tuple[str, ...]]] = {
     "clip-norm": {"clipping": ("fixed", "adaptive")},
     "noise-multiplier": {"strategy": PRIVATE, "privacy": PRIVATE},
     "clipping-norm": {"strategy": PRIVATE, "privacy": PRIVATE},
+    "budget-epsilon": {"strategy": PRIVATE, "privacy": PRIVATE},
+    "budget-delta": {"strategy": PRIVATE, "privacy": PRIVATE},
     "per-layer-clipping": {"strategy": ("dp-fedavg",), "privacy": ("dp-fedavg",)},
     "adaptive-clipping-quantile": {"strategy": ("dp-fedavg-adaptive",), "privacy": ("dp-fedavg-adaptive",)},
     "adaptive-clipping-rate": {"strategy": ("dp-fedavg-adaptive",), "privacy": ("dp-fedavg-adaptive",)},

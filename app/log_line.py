@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from app.units import human_bytes, human_seconds, percent
 from strategies.records import RoundRecord
 
@@ -22,6 +24,9 @@ def log_line(record: RoundRecord, num_rounds: int) -> str:
         parts.append(f"{human_bytes(record.bytes_down)} down, {human_bytes(record.bytes_up)} up")
     if record.staleness is not None:
         parts.append(f"staleness {record.staleness['mean']:.1f}, at most {record.staleness['largest']:g}")
+    if record.privacy is not None:
+        epsilon = record.privacy["epsilon"]
+        parts.append(f"epsilon {epsilon:.3g}" if math.isfinite(epsilon) else "NO PRIVACY")
     if record.simulated_seconds is not None:
         parts.append(f"{human_seconds(record.simulated_seconds)} simulated")
     if "total" in record.seconds:

@@ -67,6 +67,10 @@ class Privacy(Protocol):
         """What the mechanism gives (BOUNDED_UPDATES) and needs (LINEAR, EQUAL_WEIGHTS, KNOWN_SAMPLING)."""
 
     @property
+    def noise_multiplier(self) -> float | None:
+        """z of all that a round releases, as accountants take it; None where there is nothing to account."""
+
+    @property
     def unconditional(self) -> bool:
         """Whether a round is released whatever came of it, so that its release says nothing of who took part.
 
@@ -131,6 +135,10 @@ class NoPrivacy:
     def guarantees(self) -> Guarantees:
         """No bound on an update, so that nothing is lost where nodes add up."""
         return Guarantees(gives=frozenset({Property.NODE_SUMS}))
+
+    @property
+    def noise_multiplier(self) -> None:
+        """No mechanism."""
 
     @property
     def unconditional(self) -> bool:

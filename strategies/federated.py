@@ -28,6 +28,7 @@ from strategies.errors import StrategyError
 from strategies.evaluation import evaluators, gather
 from strategies.pace import Pace, Synchronous
 from strategies.population import Population
+from strategies.privacy.budget import BudgetSpentError
 from strategies.privacy.noise import derived_noise, system_noise
 from strategies.records import ClientScores, RoundRecord
 from strategies.requests import NOTHING, Correspondence, RequestWriter, packs_for
@@ -100,7 +101,8 @@ class FederatedStrategy(Strategy):
         """Train for ``num_rounds`` rounds, each waiting at most ``timeout`` seconds for the clients.
 
         ``evaluate_fn(round, arrays)`` evaluates centrally; it sees round 0, the initial weights, first. Returns the
-        final arrays and the metrics of each round. Raises StrategyError when too many rounds in a row are skipped.
+        final arrays and the metrics of each round; fewer rounds where the budget of privacy is spent before. Raises
+        StrategyError when too many rounds in a row are skipped.
         """
         self._timeout = timeout
         self._begin(grid)
@@ -112,7 +114,13 @@ class FederatedStrategy(Strategy):
         skipped = 0  # in a row
         for number in range(1, num_rounds + 1):
             scores = None
-            self._train(grid, number, result, timeout, train_config or ConfigRecord())
+            try:
+                self._train(grid, number, result, timeout, train_config or ConfigRecord())
+            except BudgetSpentError as spent:
+                if number == 1:
+                    raise
+                logger.warning("The run ends before round %d: %s", number, spent)
+                break
             if due(number, self.rules.federated_evaluate_every, num_rounds):
                 scores = self._evaluate(grid, number, result, timeout, evaluate_config or ConfigRecord())
             central = evaluate_fn if due(number, self.rules.evaluate_every, num_rounds) else None
@@ -134,6 +142,7 @@ class FederatedStrategy(Strategy):
         )
         cohort = self._select(arrays, grid, population)
         weights = self.model.weights_of(arrays)
+        progress.privacy = self.model.account(self.rules.budget, progress.offered)
         terms = RoundTerms.of(self.composition, self.rules, len(cohort), self.model.states, sampler.goal)
         settings = {**config, **self.round_config(server_round), **terms.settings()}
         progress.learning_rate = rate_of(settings)

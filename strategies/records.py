@@ -49,7 +49,8 @@ class RoundRecord:
     selected for what they had done before. ``simulated_seconds`` is what the
     clock of a simulated world showed at the end of the round, None where time is real. ``staleness`` holds the "mean"
     and the "largest" number of steps that the model had made since the clients of this step began; None where all begin
-    from the present model.
+    from the present model. ``privacy`` holds "epsilon" and "delta" of all rounds until this one, None without privacy;
+    epsilon is infinite where updates are clipped without noise.
     """
 
     round: int
@@ -67,6 +68,7 @@ class RoundRecord:
     seconds: Mapping[str, float] = field(default_factory=dict)
     simulated_seconds: float | None = None
     staleness: Mapping[str, float] | None = None
+    privacy: Mapping[str, float] | None = None
 
     def participation(self) -> float:
         """Share of the selected clients whose update counted; 1 where none was selected."""
@@ -90,4 +92,5 @@ class RoundRecord:
             "seconds": dict(self.seconds),
             "simulated-seconds": self.simulated_seconds,
             "staleness": None if self.staleness is None else dict(self.staleness),
+            "privacy": None if self.privacy is None else dict(self.privacy),
         }

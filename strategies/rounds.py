@@ -61,6 +61,7 @@ class RoundProgress:
     staleness: list[int] = field(default_factory=list)  # steps of the server that each counted update has missed
     seconds: dict[str, float] = field(default_factory=dict)
     simulated_seconds: float | None = None
+    privacy: Mapping[str, float] | None = None  # what the rounds so far have cost
     bytes_down: int = 0
     bytes_up: int = 0
     skipped: str = ""  # why the round is skipped
@@ -154,7 +155,7 @@ class RoundProgress:
 
     def end_run_if_hopeless(self, skipped: int, most: int) -> None:
         """Raise StrategyError where this is the last of as many skipped rounds in a row as a run may have."""
-        if self.fruitless and skipped >= most:
+        if skipped and skipped >= most:
             first = f" (the first: {self.first_rejection})" if self.first_rejection else ""
             what, why = ("skipped rounds", self.skipped) if self.skipped else ("rounds", "no client gave a good reply")
             raise StrategyError(
@@ -198,6 +199,7 @@ class RoundProgress:
             seconds={**self.seconds, "total": time.perf_counter() - self.started},
             simulated_seconds=self.simulated_seconds,
             staleness=_spread(self.staleness),
+            privacy=self.privacy,
         )
 
 

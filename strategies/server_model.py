@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from flwr.app import ArrayRecord
@@ -10,6 +11,7 @@ from flwr.app import ArrayRecord
 from strategies import wire
 from strategies.composition import Composition
 from strategies.layout import ModelLayout
+from strategies.privacy.budget import Budget, account, spent
 from strategies.privacy.noise import NoiseSource, system_noise
 from strategies.states import StrategyStates
 from strategies.step_fold import StepFold
@@ -55,9 +57,17 @@ class ServerModel:
         if not np.isfinite(flat).all():
             return None
         objective, aggregator = taken.observation.state(population), taken.fold.state()
-        self.states = StrategyStates(objective, aggregator, privacy, server_optimizer)
+        self.states = StrategyStates(objective, aggregator, privacy, server_optimizer, states.ledger)
         self.committed.update(dict.fromkeys(taken.clients, round))
         return self._record_of(weights.layout, flat)
+
+    def account(self, budget: Budget, clients: int) -> Mapping[str, float] | None:
+        """Account a round before it begins, for which so many clients could be drawn; return what is spent then.
+
+        Raises BudgetSpentError where it would exceed the budget.
+        """
+        self.states = replace(self.states, ledger=account(self.composition, budget, self.states.ledger, clients))
+        return spent(self.states.ledger, budget)
 
     def _record_of(self, layout: ModelLayout, flat: FloatVector) -> ArrayRecord:
         arrays = layout.unflatten(flat)

@@ -11,12 +11,16 @@ from strategies.updates import State
 
 @dataclass(frozen=True)
 class StrategyStates:
-    """The states of the parts that have any: arrays by name, never changed in place."""
+    """The states of the parts that have any: arrays by name, never changed in place.
+
+    ``ledger`` holds what the rounds have cost in privacy, also those that did not count (`strategies.privacy.budget`).
+    """
 
     objective: State = field(default_factory=dict)
     aggregator: State = field(default_factory=dict)
     privacy: State = field(default_factory=dict)
     server_optimizer: State = field(default_factory=dict)
+    ledger: State = field(default_factory=dict)
 
     @classmethod
     def first(cls, composition: Composition, size: int) -> StrategyStates:

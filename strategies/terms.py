@@ -14,6 +14,7 @@ from strategies.aggregators import WeightedMean
 from strategies.bans import BanRules
 from strategies.composition import Composition
 from strategies.fixed_point import MAX_WEIGHT, share
+from strategies.privacy.budget import Budget
 from strategies.privacy.clipping import PREFIX
 from strategies.replies import ReplyReader
 from strategies.states import StrategyStates
@@ -27,6 +28,7 @@ class RoundRules:
     ``max_skipped_rounds`` rounds in a row with fewer than ``min_replies`` good replies end the run with an error.
     ``clients_per_message`` bounds how many clients travel together; ``limits`` say what is believed of an update.
     ``round_deadline`` is how long a client may take in a simulated world, in its seconds, 0 = as long as it likes.
+    No round begins that would exceed the ``budget`` of privacy.
     """
 
     min_replies: int = 1
@@ -38,6 +40,7 @@ class RoundRules:
     federated_evaluate_clients: int = 0
     round_deadline: float = 0.0
     bans: BanRules = field(default_factory=BanRules)
+    budget: Budget = field(default_factory=Budget)
 
 
 def due(number: int, every: int, num_rounds: int) -> bool:

@@ -54,6 +54,11 @@ class PoissonSampler:
         return Guarantees(gives=frozenset({Property.KNOWN_SAMPLING}))
 
     @property
+    def sampling(self) -> str:
+        """How accountants call it."""
+        return "poisson"
+
+    @property
     def goal(self) -> int:
         """No number of updates ends a round early."""
         return 0

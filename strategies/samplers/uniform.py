@@ -26,6 +26,15 @@ class UniformSampler(FixedSize):
         """Known sampling, fixed in size and without replacement, unless speed decides which of those asked count."""
         return Guarantees(gives=frozenset({Property.KNOWN_SAMPLING} if self.goal == 0 else ()))
 
+    @property
+    def sampling(self) -> str:
+        """How accountants call it."""
+        return "fixed"
+
+    def rate(self, clients: int) -> float:
+        """Return the probability with which each of so many clients takes part."""
+        return min(1.0, self.asked / clients) if self.asked else 1.0
+
     def sample(self, round: int, clients: Sequence[ClientInfo], seed: int, losses: Losses = no_losses) -> list[str]:
         """Draw the cohort: every set of that size is equally likely.
 

@@ -27,5 +27,11 @@ def test_bans_are_told_also_where_nobody_is_left_to_ask() -> None:
     assert log_line(record, 5) == "round 2/5 | 0/0 clients (4 banned) | SKIPPED, the model stays"
 
 
+@pytest.mark.parametrize(("epsilon", "said"), [(1.23456, "epsilon 1.23"), (float("inf"), "NO PRIVACY")])
+def test_what_the_rounds_have_cost_in_privacy_is_told(epsilon: float, said: str) -> None:
+    record = RoundRecord(2, selected=("a",), accepted=("a",), privacy={"epsilon": epsilon, "delta": 1e-5})
+    assert log_line(record, 5) == f"round 2/5 | 1/1 clients | {said}"
+
+
 def test_neither_appears_in_rounds_of_real_time() -> None:
     assert log_line(RoundRecord(2, selected=("a",), accepted=("a",)), 5) == "round 2/5 | 1/1 clients"

@@ -82,6 +82,7 @@ def test_a_line_of_metrics_by_hand() -> None:
         seconds={"train": 0.5, "total": 1.0},
         simulated_seconds=90.0,
         staleness={"mean": 0.5, "largest": 2.0},
+        privacy={"epsilon": 1.5, "delta": 1e-5},
     )
     assert record.to_json() == {
         "round": 2,
@@ -105,6 +106,7 @@ def test_a_line_of_metrics_by_hand() -> None:
         "seconds": {"train": 0.5, "total": 1.0},
         "simulated-seconds": 90.0,
         "staleness": {"mean": 0.5, "largest": 2.0},
+        "privacy": {"epsilon": 1.5, "delta": 1e-5},
     }
 
 
@@ -113,6 +115,6 @@ def test_lines_are_plain_json_also_of_an_empty_record() -> None:
     assert json.loads(json.dumps(line)) == line
     assert line["central"] is None
     assert line["federated"] is None
-    assert line["simulated-seconds"] is None and line["staleness"] is None
+    assert line["simulated-seconds"] is None and line["staleness"] is None and line["privacy"] is None
     with_scores = RoundRecord(1, federated=scores([0.25, 0.5])).to_json()
     assert json.loads(json.dumps(with_scores)) == with_scores
