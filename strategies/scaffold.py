@@ -9,6 +9,7 @@ the last round that counted and c the server's mean of all c_i. Afterwards
 What differs from the paper: a client sends its delta alone, half as much. The server knows all else that is in
 c_i+ - c_i = -c - delta_i / (K lr), as K is a metric of the reply. K may differ between clients and rounds, as where a
 straggler does partial work. Every client counts the same, as in the paper: with weights, c would have to have them too.
+N may change, as nodes come and go: N c stays the sum of all c_i, also of clients that are away, and is 0 of new ones.
 
 A client's c_i is kept on its node, see `strategies.client_state`. If it is lost the client begins again with c_i = 0,
 and c keeps, for good, the lost c_i / N. A hostile client can move c as it can move a mean: no robust rule guards it.
@@ -37,6 +38,7 @@ from strategies.options import Options
 from strategies.updates import FloatVector, PartialSum, State, Update
 
 CONTROL = "control"
+POPULATION = "population"
 RATE = "learning-rate"
 
 
@@ -61,8 +63,8 @@ class Scaffold:
         return Guarantees(needs=frozenset(needs), takes=frozenset({Property.NOTHING_ELSE}))
 
     def init(self, size: int) -> State:
-        """Return c = 0."""
-        return {CONTROL: np.zeros(size, np.float32)}
+        """Return c = 0, and that N is not known yet."""
+        return {CONTROL: np.zeros(size, np.float32), POPULATION: np.array([0])}
 
     def config(self, state: State) -> dict[str, float]:
         """Return no settings."""
@@ -76,17 +78,19 @@ class Scaffold:
         """Begin to add up the clients' gradients."""
         control, limit = _control(state), settings.get("limit-max_contribution")
         largest = float(limit) if isinstance(limit, int | float) else share(2**16)
-        return Gradients(control, _rate(settings), largest, FixedPointSum(control.size))
+        return Gradients(control, state[POPULATION].item(), _rate(settings), largest, FixedPointSum(control.size))
 
 
 @dataclass
 class Gradients:
     """The exact sum of delta_i / (K_i lr) over a round's clients, that is, of their mean corrected gradients negated.
 
-    ``largest`` bounds what one client may add, so that none can use up the range of the sum.
+    ``population`` is the N over which ``control``, the c of the round, is a mean, 0 in the first. ``largest`` bounds
+    what one client may add, so that none can use up the range of the sum.
     """
 
     control: FloatVector
+    population: int
     rate: float
     largest: float
     total: FixedPointSum
@@ -111,9 +115,10 @@ class Gradients:
         raise StrategyError("SCAFFOLD needs each client's own update, and no partial sum.")
 
     def state(self, population: int) -> State:
-        """Return c+."""
-        kept = 1.0 - self.total.count / population
-        return {CONTROL: (self.control * kept - self.total.divided_by(population)).astype(np.float32)}
+        """Return c+, and its N."""
+        kept = ((self.population or population) - self.total.count) / population
+        control = (self.control * kept - self.total.divided_by(population)).astype(np.float32)
+        return {CONTROL: control, POPULATION: np.array([population])}
 
     def _weight(self, update: Update) -> float:
         return 1.0 / (steps_of(update) * self.rate)

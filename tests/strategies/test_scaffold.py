@@ -250,7 +250,7 @@ def test_a_client_that_lost_its_state_goes_on_with_a_warning(tmp_path: Path, cap
 
 
 def observation(control: Sequence[float] = (0, 0, 0), **settings: float) -> object:
-    state = {"control": np.array(control, np.float32)}
+    state = {"control": np.array(control, np.float32), "population": np.array([0])}
     return Scaffold().start(state, {"learning-rate": 0.5, **settings})
 
 
@@ -301,6 +301,21 @@ def test_the_sum_by_hand() -> None:
     assert seen.state(8)["control"].tolist() == [0.75, 0.75, 0.75 - (1 + 1.5) / 8]  # type: ignore[attr-defined]
 
 
+def test_nodes_that_come_and_go_leave_the_servers_mean_a_mean() -> None:
+    """Of all c_i, by the clients that there are: each round's are (who trains, how many clients there are)."""
+    rule, chance = Scaffold(), np.random.default_rng(0)
+    state, own = rule.init(3), {name: np.zeros(3) for name in "abcdef"}
+    for cohort, population in (("ab", 2), ("ac", 4), ("def", 6), ("b", 3), ("abcdef", 6)):
+        control = state["control"].astype(np.float64)
+        seen = rule.start(state, {"learning-rate": 0.5})
+        for name in cohort:
+            delta = chance.standard_normal(3).astype(np.float32)
+            seen.add(update(delta.tolist(), 2))
+            own[name] = own[name] - control - delta / (2 * 0.5)
+        state = seen.state(population)
+        np.testing.assert_allclose(state["control"] * population, sum(own.values()), atol=1e-5)
+
+
 def test_partial_sums_are_refused() -> None:
     total = FixedPointSum(3)
     total.add(np.ones(3, np.float32), 1.0)
@@ -311,7 +326,7 @@ def test_partial_sums_are_refused() -> None:
 def test_a_round_without_a_learning_rate_is_refused() -> None:
     for settings in ({}, {"learning-rate": 0.0}, {"learning-rate": "fast"}):
         with pytest.raises(StrategyError, match="the setting 'learning-rate', above 0"):
-            Scaffold().start({"control": np.zeros(3, np.float32)}, settings)
+            Scaffold().start(Scaffold().init(3), settings)
 
 
 # The composition.
