@@ -75,4 +75,5 @@ def round_rules(config: RunConfig) -> RoundRules:
         round_deadline=config.round_deadline,
         bans=BanRules(config.ban_after, config.ban_rounds),
         budget=Budget(config.budget_epsilon, config.budget_delta),
+        unprotected_metrics=config.allow_unprotected_metrics,
     )

@@ -153,12 +153,15 @@ class RunConfig(BaseModel):
     adaptive_clipping_quantile: float = _privacy(
         0.5, "dp-fedavg-adaptive: share of the updates that are not to be clipped", ge=0, le=1
     )
+    adaptive_clipping_rate: float = _privacy(
+        0.2, "dp-fedavg-adaptive: how fast the clipping norm follows", gt=0, le=100
+    )
     budget_epsilon: float = _privacy(
         0.0, "no round begins after which epsilon would be larger; 0 = no limit", ge=0, le=1e6
     )
     budget_delta: float = _privacy(1e-5, "the delta that epsilon holds for; well below 1 / clients", gt=0, lt=1)
-    adaptive_clipping_rate: float = _privacy(
-        0.2, "dp-fedavg-adaptive: how fast the clipping norm follows", gt=0, le=100
+    allow_unprotected_metrics: bool = _privacy(
+        False, "clients' losses and accuracies are told although nothing protects them"
     )
 
     min_nodes: int = _guard(1, "nodes to wait for at the start", ge=1)

@@ -46,6 +46,7 @@ ONLY_WITH: dict[str, dict[str, tuple[str, ...]]] = {
     "clipping-norm": {"strategy": PRIVATE, "privacy": PRIVATE},
     "budget-epsilon": {"strategy": PRIVATE, "privacy": PRIVATE},
     "budget-delta": {"strategy": PRIVATE, "privacy": PRIVATE},
+    "allow-unprotected-metrics": {"strategy": PRIVATE, "privacy": PRIVATE},
     "per-layer-clipping": {"strategy": ("dp-fedavg",), "privacy": ("dp-fedavg",)},
     "adaptive-clipping-quantile": {"strategy": ("dp-fedavg-adaptive",), "privacy": ("dp-fedavg-adaptive",)},
     "adaptive-clipping-rate": {"strategy": ("dp-fedavg-adaptive",), "privacy": ("dp-fedavg-adaptive",)},

@@ -43,6 +43,11 @@ logger = logging.getLogger(__name__)
 DEFAULT_TIMEOUT = 3600.0
 GRACE = 60.0  # seconds that a message outlives its deadline: an expired one would be counted as an error, not as late
 
+WITHHELD = (
+    "What clients report of training and evaluation has no noise, and is left out under differential privacy "
+    "('allow-unprotected-metrics')."
+)
+
 Observer = Callable[[RoundRecord], None]
 CentralEvaluation = Callable[[int, ArrayRecord], MetricRecord | None]
 
@@ -87,6 +92,8 @@ class FederatedStrategy(Strategy):
         """Log the parts of the strategy."""
         parts = ", ".join(repr(part) for part in self.composition.parts)
         logger.info("Strategy %s: %s", self.composition.name, parts)
+        if self._withholds:
+            logger.info("%s", WITHHELD)
 
     def start(
         self,
@@ -121,7 +128,7 @@ class FederatedStrategy(Strategy):
                     raise
                 logger.warning("The run ends before round %d: %s", number, spent)
                 break
-            if due(number, self.rules.federated_evaluate_every, num_rounds):
+            if not self._withholds and due(number, self.rules.federated_evaluate_every, num_rounds):
                 scores = self._evaluate(grid, number, result, timeout, evaluate_config or ConfigRecord())
             central = evaluate_fn if due(number, self.rules.evaluate_every, num_rounds) else None
             self._finish_round(grid, result, central, scores)
@@ -142,6 +149,7 @@ class FederatedStrategy(Strategy):
         )
         cohort = self._select(arrays, grid, population)
         weights = self.model.weights_of(arrays)
+        progress.withheld = self._withholds
         progress.privacy = self.model.account(self.rules.budget, progress.offered)
         terms = RoundTerms.of(self.composition, self.rules, len(cohort), self.model.states, sampler.goal)
         settings = {**config, **self.round_config(server_round), **terms.settings()}
@@ -259,6 +267,11 @@ class FederatedStrategy(Strategy):
         if arrays is None:
             return progress.skip("the server's step would make weights that are not finite ('server-learning-rate')")
         return arrays, MetricRecord(dict(progress.train_metrics()))
+
+    @property
+    def _withholds(self) -> bool:
+        """Whether what clients report would undo what privacy protects."""
+        return self.composition.privacy.noise_multiplier is not None and not self.rules.unprotected_metrics
 
     def _noise(self, round: int) -> np.random.Generator:
         simulated = self.census is not None and self.census.simulated

@@ -62,6 +62,7 @@ class RoundProgress:
     seconds: dict[str, float] = field(default_factory=dict)
     simulated_seconds: float | None = None
     privacy: Mapping[str, float] | None = None  # what the rounds so far have cost
+    withheld: bool = False  # whether what clients report is not to be told
     bytes_down: int = 0
     bytes_up: int = 0
     skipped: str = ""  # why the round is skipped
@@ -177,7 +178,9 @@ class RoundProgress:
         self.bytes_up += up
 
     def train_metrics(self) -> dict[str, float]:
-        """Return the means over the clients that count, weighted as in the aggregate."""
+        """Return the means over the clients that count, weighted as in the aggregate; none where they are withheld."""
+        if self.withheld:
+            return {}
         rows = [(weight, metrics) for _, weight, metrics in self.counted]
         return {name: value for name, value in mean_metrics(rows).items() if name not in NO_MEANS}
 

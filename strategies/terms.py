@@ -28,7 +28,8 @@ class RoundRules:
     ``max_skipped_rounds`` rounds in a row with fewer than ``min_replies`` good replies end the run with an error.
     ``clients_per_message`` bounds how many clients travel together; ``limits`` say what is believed of an update.
     ``round_deadline`` is how long a client may take in a simulated world, in its seconds, 0 = as long as it likes.
-    No round begins that would exceed the ``budget`` of privacy.
+    No round begins that would exceed the ``budget`` of privacy. What clients report of training and evaluation has no
+    noise, so that a private strategy tells it with ``unprotected_metrics`` only.
     """
 
     min_replies: int = 1
@@ -41,6 +42,7 @@ class RoundRules:
     round_deadline: float = 0.0
     bans: BanRules = field(default_factory=BanRules)
     budget: Budget = field(default_factory=Budget)
+    unprotected_metrics: bool = False
 
 
 def due(number: int, every: int, num_rounds: int) -> bool:

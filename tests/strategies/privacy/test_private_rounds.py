@@ -67,6 +67,11 @@ class Clients:
             metrics = MetricRecord({"num-examples": 10 ** int(client), "loss": 1.0})
             return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
 
+        @client_app.evaluate(mods=client_mods())
+        def evaluate(message: Message, context: Context) -> Message:
+            metrics = MetricRecord({"num-examples": 5, "loss": 0.5, "accuracy": 0.75})
+            return Message(RecordDict({"metrics": metrics}), reply_to=message)
+
         return client_app
 
 
@@ -80,10 +85,13 @@ def run(
     seed: int = 7,
     packed: int = 0,
     skipped: int = 3,
+    told: bool = False,
 ) -> tuple[np.ndarray, list[RoundRecord], ServerModel]:
     """Return the final weights as one vector, the records of the rounds, and what the server remembers."""
     records: list[RoundRecord] = []
-    rules = RoundRules(clients_per_message=packed, max_skipped_rounds=skipped)
+    rules = RoundRules(
+        clients_per_message=packed, max_skipped_rounds=skipped, unprotected_metrics=told, federated_evaluate_every=1
+    )
     strategy = FederatedStrategy(registry.build("fedavg", options), rules, seed, observers=[records.append])
     arrays: ArrayRecord = wire.array_record(dict(model))
     result = strategy.start(InlineGrid.of(clients.app(), nodes), arrays, num_rounds=rounds)
@@ -173,9 +181,18 @@ def test_without_privacy_such_rounds_are_skipped_as_ever() -> None:
 
 def test_who_was_within_the_norm_is_told_to_nobody_but_the_mechanism() -> None:
     options = {**PRIVATE, "privacy": "dp-fedavg-adaptive", "noise-multiplier": 0.3}
-    _, (record,), model = run(Clients(), options)
-    assert "within-clipping-norm" not in record.train and "loss" in record.train
+    _, (record,), model = run(Clients(), options, told=True)
+    assert set(record.train) == {"loss"}
     assert set(model.states.privacy) == {"clipping-norm"}
+
+
+def test_what_clients_report_without_noise_is_told_only_where_that_is_allowed() -> None:
+    _, (record,), _ = run(Clients())
+    assert record.train == {} and record.federated is None
+    _, (record,), _ = run(Clients(), told=True)
+    assert record.train == {"loss": 1.0} and record.federated is not None
+    _, (record,), _ = run(Clients(), {"clients-per-round": 4})
+    assert record.train == {"loss": 1.0} and record.federated is not None
 
 
 def test_the_adapted_norm_reaches_the_clients() -> None:
