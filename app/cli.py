@@ -99,6 +99,20 @@ def report(
 
 
 @commands.command()
+def privacy(
+    overrides: Overrides = None,
+    epsilon: Annotated[float | None, typer.Option(help="Find the smallest noise multiplier for this epsilon.")] = None,
+    population: Annotated[int | None, typer.Option(min=1, help="Clients there are; default: num-clients.")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw epsilon over the rounds.")] = None,
+) -> None:
+    """Say how private a run will be: epsilon over its rounds, and what that covers."""
+    from app import flower_run, privacy_command
+
+    request = privacy_command.Request(tuple(overrides or ()), epsilon, population, plot)
+    privacy_command.answer(request, flower_run.project_folder(), _console())
+
+
+@commands.command()
 def down(force: Annotated[bool, typer.Option(help="Also end runs that are still going.")] = False) -> None:
     """Stop the SuperLink that Flower keeps running on this machine after a simulation."""
     from app import flower_commands, superlink

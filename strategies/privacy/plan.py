@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -77,6 +78,10 @@ class Plan:
     def after(self, rounds: int) -> Epsilons:
         """Return the epsilon of the first so many rounds."""
         return epsilons({self.release: rounds}, self.delta)
+
+    def rounds_within(self, epsilon: float) -> int:
+        """Return how many of the rounds the tighter accountant allows."""
+        return bisect_right(range(1, self.rounds + 1), epsilon, key=lambda rounds: self.after(rounds).tightest)
 
     def warnings(self) -> Iterator[str]:
         """Yield a sentence for each reason not to call this privacy."""

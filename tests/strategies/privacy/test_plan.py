@@ -51,6 +51,13 @@ def test_adaptive_clipping_needs_the_same_noise_on_both_releases_together() -> N
         with_least_noise(adaptive, 0.5)
 
 
+def test_rounds_within_a_budget() -> None:
+    rounds = FEMNIST.rounds_within(2.0)
+    assert FEMNIST.after(rounds).tightest <= 2.0 < FEMNIST.after(rounds + 1).tightest
+    assert FEMNIST.rounds_within(100.0) == 100
+    assert replace(FEMNIST, noise_multiplier=0.0).rounds_within(100.0) == 0
+
+
 def test_hardly_any_noise_is_enough() -> None:
     assert with_least_noise(Plan(10**9, 1, "poisson", 1, 1.0, 0.5), 50.0).noise_multiplier == LEAST_NOISE
 
