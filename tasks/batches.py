@@ -36,8 +36,11 @@ class Batches(Protocol):
 
     seen: int
 
-    def fill(self, into: Buffers) -> int:
-        """Put the next batches there and return how many they are: as many as fit, or as there are left."""
+    def fill(self, into: Any) -> int:
+        """Put the next batches there and return how many they are: as many as fit, or as there are left.
+
+        ``into`` are `Buffers`, or what else the batches are made for.
+        """
 
 
 def batch_width(num_examples: int, batch_size: int) -> int:

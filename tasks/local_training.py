@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from tasks.dp_sgd import DpSgd
 from tasks.errors import TaskError
 
 
@@ -13,7 +14,9 @@ class LocalTraining:
     """How a client trains. The learning rate comes with each call, so that it can follow a schedule over the rounds.
 
     ``steps`` > 0 means exactly so many steps, through as many epochs as that takes; 0 means ``epochs`` epochs. Clients
-    with fewer than ``full_training_examples`` examples do proportionally fewer epochs (or steps), at least one.
+    with fewer than ``full_training_examples`` examples do proportionally fewer epochs (or steps), at least one. With
+    ``dp_sgd`` the training is differentially private for each example: as many steps, in batches drawn anew each time,
+    of ``batch_size`` examples on average.
     """
 
     batch_size: int
@@ -22,6 +25,7 @@ class LocalTraining:
     optimizer: str = "sgd"
     optimizer_args: str = ""
     full_training_examples: int = 0
+    dp_sgd: DpSgd | None = None
 
     def __post_init__(self) -> None:
         for key, value, least in (

@@ -6,7 +6,6 @@ import functools
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,19 +18,20 @@ from tasks.batches import (
     batch_width,
     checked_batch,
     checked_examples,
-    does_not_fit,
     ended,
 )
 from tasks.compiled import CompiledModel
 from tasks.data import ClientData, Examples, Stream
+from tasks.dp_sgd import DpSgd, PoissonBatches
 from tasks.errors import TaskError
 from tasks.local_training import LocalTraining
 from tasks.models import build_model, check_fit
 from tasks.objective import Terms, objective_for
 from tasks.optimizers import make_optimizer
 from tasks.phases import Tensors, Trained
+from tasks.private_training import PrivateModel
 from tasks.stacking import WIDEST, trains_stacked
-from tasks.stream_errors import what_tensorflow_found
+from tasks.stream_errors import told
 from tasks.together import Job, StackedModel, groups
 
 EVALUATION_BATCH_SIZE = 500
@@ -74,6 +74,7 @@ class Trainer:
 
     compiled: CompiledModel
     stacked: StackedModel | None
+    private: PrivateModel | None
     training: LocalTraining
     num_classes: int
 
@@ -113,14 +114,14 @@ class Trainer:
         """
         jobs = [self._job(*client) for client in zip(data, seeds, shares, strict=True)]
         results: dict[int, TrainResult] = {}
-        with self.compiled.lock, _told(data):
+        with self.compiled.lock, told(data):
             start = self._tensors(weights)
             terms = self._terms(start, mu, correction)
             for places in groups(jobs):
                 trained = self._trained(start, terms, learning_rate, [jobs[place] for place in places])
                 for place, (arrays, sums) in zip(places, trained, strict=True):
                     job = jobs[place]
-                    loss, hits = (sums / job.batches.seen).tolist()
+                    loss, hits = (sums / (job.batches.seen or math.nan)).tolist()
                     results[place] = TrainResult(arrays, len(data[place]), loss, hits, job.steps)
         return [results[place] for place in range(len(jobs))]
 
@@ -130,8 +131,10 @@ class Trainer:
         if not 0 < share <= 1:
             raise TaskError(f"share={share} of a client's local steps is not allowed: it must be above 0, at most 1.")
         steps = max(1, math.floor(self.training.steps_for(len(data)) * share))
-        width = batch_width(len(data), self.training.batch_size)
-        return Job(self._batches(data, steps, seed), steps, width, self.compiled.seeds(seed))
+        batches, seeds = self._batches(data, steps, seed), self.compiled.seeds(seed)
+        if isinstance(batches, PoissonBatches):
+            return Job(batches, steps, batches.rows, seeds)
+        return Job(batches, steps, batch_width(len(data), self.training.batch_size), seeds)
 
     def _terms(self, start: Tensors, mu: float, correction: Sequence[np.ndarray]) -> Terms:
         if not 0 <= mu <= MAX_MU:
@@ -144,14 +147,15 @@ class Trainer:
         width = jobs[0].width
         if self.stacked is not None and width <= WIDEST and not terms.correction:
             return self.stacked.train(start, terms, learning_rate, jobs)
-        train = self.compiled.program(width, bool(terms.proximal), bool(terms.correction)).train
+        model = self.compiled if self.private is None else self.private
+        train = model.program(width, bool(terms.proximal), bool(terms.correction)).train
         return [train(start, terms, learning_rate, job.seeds, job.batches, job.steps) for job in jobs]
 
     def evaluate(self, weights: Sequence[np.ndarray], data: ClientData) -> EvalResult:
         """Evaluate the weights on the data, in batches of `EVALUATION_BATCH_SIZE`; raises as `train` does."""
         if len(data) == 0:
             return EvalResult(0, math.nan, math.nan)
-        with self.compiled.lock, _told([data]):
+        with self.compiled.lock, told([data]):
             start = self._tensors(weights)
             parts = [self._fitting(data)] if isinstance(data, Examples) else self._evaluation_batches(data)
             sums = sum(
@@ -177,7 +181,11 @@ class Trainer:
         return [tf.constant(np.asarray(a, dtype.as_numpy_dtype)) for a, dtype in zip(arrays, dtypes, strict=True)]
 
     def _batches(self, data: ClientData, steps: int, seed: int) -> Batches:
-        size = self.training.batch_size
+        size, dp_sgd = self.training.batch_size, self.training.dp_sgd
+        if dp_sgd is not None:
+            if not isinstance(data, Examples):
+                raise TaskError("DP-SGD draws every batch from all examples: it takes no streams, only data in memory.")
+            return PoissonBatches(self._fitting(data), size, steps, seed, dp_sgd)
         if isinstance(data, Examples):
             return ExampleBatches(self._fitting(data), size, steps, seed)
         return StreamBatches(data, size, steps, seed, self.compiled.input_shape, self.num_classes)
@@ -190,35 +198,28 @@ class Trainer:
             yield checked_batch(batch, self.compiled.input_shape, self.num_classes)
 
 
-@contextmanager
-def _told(data: Sequence[ClientData]) -> Iterator[None]:
-    """Turn TensorFlow's errors about the content of a stream into sentences."""
-    try:
-        yield
-    except (tf.errors.OpError, TypeError) as error:
-        if all(isinstance(part, Examples) for part in data):
-            raise
-        raise TaskError(does_not_fit(what_tensorflow_found(error))) from error
-
-
 def trainer(model: str, input_shape: tuple[int, ...], num_classes: int, training: LocalTraining) -> Trainer:
     """Return the trainer of a model by name; its compiled functions are kept and shared within the process.
 
     Raises `TaskError` where model, data shape and optimizer do not go together.
     """
-    models = _compiled(model, tuple(input_shape), num_classes, training.optimizer, training.optimizer_args)
+    models = _compiled(
+        model, tuple(input_shape), num_classes, training.optimizer, training.optimizer_args, training.dp_sgd
+    )
     return Trainer(*models, training, num_classes)
 
 
 @functools.lru_cache(maxsize=8)
 def _compiled(
-    name: str, input_shape: tuple[int, ...], num_classes: int, optimizer: str, optimizer_args: str
-) -> tuple[CompiledModel, StackedModel | None]:
+    name: str, input_shape: tuple[int, ...], num_classes: int, optimizer: str, optimizer_args: str, dp_sgd: DpSgd | None
+) -> tuple[CompiledModel, StackedModel | None, PrivateModel | None]:
     model = build_model(name, input_shape, num_classes, seed=0)  # its values do not matter: every call assigns weights
     num_outputs = check_fit(model, name, input_shape, num_classes)
     objective = objective_for(model, num_outputs)
     compiled = CompiledModel(model, input_shape, make_optimizer(optimizer, optimizer_args), objective)
-    return compiled, StackedModel(compiled) if trains_stacked(model, compiled.optimizer) else None
+    if dp_sgd is not None:
+        return compiled, None, PrivateModel(compiled, dp_sgd)
+    return compiled, StackedModel(compiled) if trains_stacked(model, compiled.optimizer) else None, None
 
 
 def use_one_thread() -> bool:

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 layers = keras.layers
-_ROWS = (
+ROWS = (
     layers.InputLayer,
     layers.Dense,
     layers.Flatten,
@@ -30,7 +30,7 @@ _ROWS = (
     layers.Minimum,
     layers.Concatenate,
 )
-_CONVOLUTIONS = (
+CONVOLUTIONS = (
     layers.Conv1D,
     layers.Conv2D,
     layers.Conv3D,
@@ -65,8 +65,8 @@ def trains_with_xla(model: keras.Model) -> bool:
     digits, 30 examples in batches of 5, 0.25 / 0.45. With convolutions XLA takes 20 times as long as the plain graph,
     which has oneDNN's. Compiling takes 0.2 to 0.6 s for each width of batches.
     """
-    allowed = (*_ROWS, *_CONVOLUTIONS) if tf.config.list_logical_devices("GPU") else _ROWS
-    return all(_treats_rows_alone(layer, allowed) for layer in innermost_layers(model))
+    allowed = (*ROWS, *CONVOLUTIONS) if tf.config.list_logical_devices("GPU") else ROWS
+    return all(treats_rows_alone(layer, allowed) for layer in innermost_layers(model))
 
 
 def innermost_layers(layer: Any) -> list[Any]:
@@ -77,7 +77,7 @@ def innermost_layers(layer: Any) -> list[Any]:
     return [inner for part in parts for inner in innermost_layers(part)]
 
 
-def _treats_rows_alone(layer: Any, allowed: tuple[type[keras.Layer], ...]) -> bool:
+def treats_rows_alone(layer: Any, allowed: tuple[type[keras.Layer], ...]) -> bool:
     """Say whether a layer's results for an example depend on that example alone, and are computed by Keras's code."""
     if type(layer) not in allowed or layer.dtype_policy.name != "float32":
         return False

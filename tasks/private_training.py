@@ -1,0 +1,104 @@
+"""The compiled local training of one client with example-level differential privacy.
+
+As in `tasks.compiled`, with another step: the gradient is the noisy sum of clipped ones (`tasks.per_example`), divided
+by the expected batch size. What does not depend on the data, regularizers of weights and the terms of an objective, is
+added to it as it is. The optimizer is any: it only sees what is private already (DP-SGD, DP-Adam, ...).
+
+Noise comes in with the batches. XLA on the CPU takes 450 ns for a normal number, TensorFlow 16, NumPy 8.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from tasks.batches import Batches
+from tasks.compiled import MAX_BYTES, MAX_STEPS, CompiledModel
+from tasks.dp_sgd import DpSgd, NoisyBuffers
+from tasks.objective import Terms
+from tasks.per_example import ClippedSums
+from tasks.phases import Phases, Tensors, Trained, loop
+from tasks.tensors import aligned_zeros
+
+
+class PrivateModel:
+    """One model with its private step; use it under the lock of the `CompiledModel`, whose weights and state it uses.
+
+    Raises `TaskError` for models that DP-SGD cannot train.
+    """
+
+    def __init__(self, compiled: CompiledModel, dp_sgd: DpSgd) -> None:
+        self.compiled = compiled
+        self.dp_sgd = dp_sgd
+        self.clipped = ClippedSums(
+            compiled.model, compiled.input_shape, compiled.objective, dp_sgd.clip, dp_sgd.microbatches
+        )
+        self.trainable = list(compiled.model.trainable_variables)
+        self.sizes = [math.prod(variable.shape) for variable in self.trainable]
+        self.program = functools.cache(functools.partial(PrivateProgram, self))
+
+    def step(self, terms: Terms, x: tf.Tensor, y: tf.Tensor, noise: tf.Tensor, averaged: tf.Tensor) -> tf.Tensor:
+        """Take one step, and return the sums of losses and of hits over the batch, float64 [2]."""
+        counts, optimizer = y >= 0, self.compiled.optimizer
+        scale, divisor = tf.unstack(averaged)
+        sums, losses, hits = self.clipped(x, tf.maximum(y, 0), counts, scale)
+        drawn = tf.split(noise * self.dp_sgd.noise, self.sizes)
+        noisy = [(total + tf.reshape(own, total.shape)) / divisor for total, own in zip(sums, drawn, strict=True)]
+        others = self._gradients_of_terms(terms)
+        gradients = [one if other is None else one + other for one, other in zip(noisy, others, strict=True)]
+        optimizer.apply([optimizer.scale_loss(gradient) for gradient in gradients], self.trainable)
+        counted = [tf.where(counts, values, 0.0) for values in (losses, hits)]
+        return tf.stack([tf.reduce_sum(tf.cast(values, tf.float64)) for values in counted])
+
+    def _gradients_of_terms(self, terms: Terms) -> list[tf.Tensor | None]:
+        variables = [variable.value for variable in self.trainable]
+        with tf.GradientTape() as tape:
+            values = [*self.compiled.model.losses, *terms.values(variables)]
+            total = tf.add_n(values) if values else None
+        return [None] * len(variables) if total is None else list(tape.gradient(total, variables))
+
+
+class PrivateProgram:
+    """The private local training in batches of up to ``rows`` rows, and with the `Terms` that it is for."""
+
+    def __init__(self, model: PrivateModel, rows: int, proximal: bool, corrected: bool) -> None:
+        compiled, self._model = model.compiled, model
+        shape, numbers = compiled.input_shape, sum(model.sizes)
+        steps = max(1, min(MAX_STEPS, MAX_BYTES // (4 * (rows * math.prod(shape) + numbers))))
+        x, y = aligned_zeros((steps, rows, *shape), np.float32), aligned_zeros((steps, rows), np.int32)
+        noise, averaged = aligned_zeros((steps, numbers), np.float32), aligned_zeros((2,), np.float32)
+        self._buffers, self._rate = NoisyBuffers(x, y, noise, averaged), aligned_zeros((), np.float32)
+        self._seeds = aligned_zeros((len(compiled.seed_states), 2), np.int64)
+        given, batches = [self._rate, self._seeds], [x, y, noise, averaged]
+        begun = [tf.TensorSpec((), tf.float32), *compiled.trainable_specs] if proximal else []
+        terms, self._split = begun + compiled.trainable_specs * corrected, len(begun)
+        self._with_xla = compiled.with_xla and model.clipped.by_layers
+        self._phases = Phases(compiled, self._run, given, batches, terms, compiled.weight_specs, self._with_xla)
+
+    def train(
+        self,
+        weights: Tensors,
+        terms: Terms,
+        learning_rate: float,
+        seeds: np.ndarray,
+        batches: Batches,
+        steps: int,
+    ) -> Trained:
+        """Train one client."""
+        self._rate[...], self._seeds[...] = learning_rate, seeds
+        return self._phases.train(weights, terms.tensors, lambda: batches.fill(self._buffers), steps)
+
+    def _run(
+        self, x: tf.Tensor, y: tf.Tensor, noise: tf.Tensor, averaged: tf.Tensor, steps: tf.Tensor, *terms: tf.Tensor
+    ) -> tf.Tensor:
+        own = Terms(terms[: self._split], terms[self._split :])
+        cut = not (self._with_xla or self._model.dp_sgd.microbatches)
+
+        def body(index: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            rows = tf.maximum(1, tf.reduce_sum(tf.cast(y[index] >= 0, tf.int32))) if cut else None
+            return index + 1, total + self._model.step(own, x[index, :rows], y[index, :rows], noise[index], averaged)
+
+        return loop(body, steps, (2,))
