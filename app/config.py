@@ -85,6 +85,15 @@ class RunConfig(BaseModel):
     full_training_examples: int = _local(
         0, "clients with fewer examples than this train proportionally less, but at least once; 0 = off", ge=0
     )
+    dp_sgd_clip: float = _local(
+        0.0, "DP-SGD: L2 norm that each example's gradient is clipped to; 0 = no privacy of examples", ge=0, le=1e9
+    )
+    dp_sgd_noise_multiplier: float = _local(
+        1.1, "DP-SGD: noise over what an example can change a step's sum by; 0 = no privacy", ge=0, le=1e6
+    )
+    dp_sgd_microbatches: int = _local(
+        0, "DP-SGD: parts of a batch that are clipped, with twice the noise; 0 = each example", ge=0, le=10**6
+    )
 
     strategy: str = _federation("fedavg", "how the updates become a new model")
     num_rounds: int = _federation(30, "rounds of training", ge=1, le=10**6)
@@ -107,7 +116,7 @@ class RunConfig(BaseModel):
     server_beta1: float = _federation(0.9, "fedadam, fedyogi: what is left of the mean update in the next", ge=0, lt=1)
     server_beta2: float = _federation(0.99, "fedadam, fedyogi: the same of its square", ge=0, lt=1)
     server_epsilon: float = _federation(
-        1e-3, "fedadagrad, fedadam, fedyogi: the smaller, the more alike are all parameters' steps", gt=0, le=1e3
+        1e-3, "fedadagrad, fedadam, fedyogi: the smaller, the more alike are all parameters' steps", ge=1e-9, le=1e3
     )
     clients_per_message: int = _federation(0, "clients packed in one message; 0 = all of a node's, 1 = unpacked", ge=0)
     over_selection: float = _federation(

@@ -124,15 +124,13 @@ class FederatedRun:
         self._check_nodes(census)
         self._write_population(census)
         sinks = self.output.make_sinks(self.directory, logger, config.num_rounds)
+        named = {wire.RUN: str(self.directory.path)} if parts.keeps_client_state else {}
         self._strategy = strategy_class(parts)(
             parts,
             round_rules(config),
             config.seed,
             census=census,
-            round_config=lambda number: {
-                "learning-rate": learning_rate(config).at(number),
-                wire.RUN: str(self.directory.path),
-            },
+            round_config=lambda number: {"learning-rate": learning_rate(config).at(number), **named},
             observers=[self._stop_if_closed, *(sink.round for sink in sinks), self._count, *self.observers],
         )
         try:
@@ -170,7 +168,6 @@ class FederatedRun:
             self.interrupt()
             raise
         self._close("completed", self._outcome())
-        shutil.rmtree(self.directory.client_states, ignore_errors=True)  # nobody will go on from them
         logger.info("%s", self._outcome())
 
     def interrupt(self) -> None:
@@ -180,6 +177,8 @@ class FederatedRun:
     def _close(self, state: RunState, message: str) -> None:
         if self._open.acquire(blocking=False):
             self.directory.write_status(state, message, self.rounds)
+            if state in ("completed", "pruned"):  # nobody will go on from them
+                shutil.rmtree(self.directory.client_states, ignore_errors=True)
             with _logged("The model so far was not saved"):
                 if state != "completed" and self.rounds and self._strategy and self._strategy.arrays:
                     self._save_model(self._strategy.arrays)

@@ -1,4 +1,4 @@
-"""Bans: a client whose updates are rejected again and again is not asked for a while.
+"""Bans: a client whose updates are rejected again and again is not asked to train for a while.
 
 Only what a client does itself counts: an error in its training, a reply that cannot be understood, an update that
 admission rejects. To be late, to drop out, or not to be needed any more, is no fault. Faults count while they follow

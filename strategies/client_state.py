@@ -11,11 +11,13 @@ A file is either wholly there or not at all. One that is missing or damaged is a
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import logging
 import os
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +36,7 @@ KEPT = 2
 """Generations that counted and are kept: the last one, and the one before it for a server that dies between a round and
 its checkpoint, and so does that round again."""
 
+ABANDONED_SECONDS = 3600.0
 _READABLE = 40
 
 
@@ -85,8 +88,10 @@ class ClientStates:
         counted = [number for number in rounds if number <= committed]
         for number in [*counted[:-KEPT], *(number for number in rounds if committed < number < round)]:
             (own / f"{number}.npz").unlink(missing_ok=True)
-        for left in own.glob(".*.tmp"):  # by a process that was killed
-            left.unlink(missing_ok=True)
+        for left in own.glob(".*.tmp"):  # by a process that was killed; a young one may still be at it
+            with contextlib.suppress(FileNotFoundError):
+                if left.stat().st_mtime < time.time() - ABANDONED_SECONDS:
+                    left.unlink()
 
 
 StatesOf = Callable[[Context, str], ClientStates]

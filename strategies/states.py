@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from strategies.composition import Composition
@@ -31,7 +30,3 @@ class StrategyStates:
             privacy=composition.privacy.init(size),
             server_optimizer=composition.server_optimizer.init(size),
         )
-
-    def by_part(self) -> Mapping[str, State]:
-        """Return the states by the name of the part."""
-        return dict(vars(self))

@@ -140,7 +140,7 @@ class CollectingAggregator(ABC):
 
     def start(self, size: int, state: State = NOTHING) -> CollectedFold:
         """Begin with no updates."""
-        return CollectedFold(self, state)
+        return CollectedFold(self, state or self.init(size))
 
     def remember(self, aggregate: FloatVector) -> State:
         """Return no state."""
