@@ -15,7 +15,7 @@ from strategies.bans import BanRules
 from strategies.composition import Composition
 from strategies.fixed_point import MAX_WEIGHT, share
 from strategies.privacy.budget import Budget
-from strategies.privacy.clipping import PREFIX
+from strategies.privacy.clipping import NORM, PREFIX
 from strategies.replies import ReplyReader
 from strategies.states import StrategyStates
 from strategies.step_fold import StepFold
@@ -69,9 +69,11 @@ class RoundTerms:
     ) -> RoundTerms:
         """Settle the terms of a step that adds up so many updates, of which ``goal`` are enough (0 = it wants all).
 
-        No client may use up the range of the exact sum and so shut out the others.
+        No client may use up the range of the exact sum and so shut out the others. Under privacy nothing longer than
+        the clipping norm is believed: a node whose app lacks ``clip_mod`` does not add up what is.
         """
-        limits = replace(rules.limits, max_contribution=share(max(1, addends)))
+        most = _longest(rules.limits.max_norm, composition.privacy.config(states.privacy))
+        limits = replace(rules.limits, max_contribution=share(max(1, addends)), max_norm=most)
         return cls(composition, limits, states, rules.round_deadline, goal)
 
     @cached_property
@@ -115,3 +117,11 @@ class RoundTerms:
             composition.takes_partial_sums,
             described,
         )
+
+
+def _longest(max_norm: float, privacy: Mapping[str, float]) -> float:
+    """Return the largest norm that is believed, 0 = any; a rounding above the clipping norm is none."""
+    if NORM not in privacy:
+        return max_norm
+    clipped = privacy[NORM] * (1 + 2.0**-40)
+    return min(max_norm, clipped) if max_norm else clipped

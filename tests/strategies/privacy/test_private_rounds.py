@@ -1,17 +1,18 @@
 """Private rounds as a federation runs them: what is sampled, packed, lost or unequal never changes the noise."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 from flwr.app import ArrayRecord, ConfigRecordValues, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import Mod
 
 from simulation.inline import InlineGrid
 from strategies import registry, wire
-from strategies.client import client_mods
+from strategies.client import client_mods, delta_mod, packing_mod
 from strategies.describe import SIMULATED, NodeDescription
 from strategies.errors import StrategyError
 from strategies.federated import FederatedStrategy
@@ -45,7 +46,7 @@ class Clients:
     move: Move = by_number
     broken: frozenset[str] = frozenset()
     properties: Mapping[str, ConfigRecordValues] = field(default_factory=lambda: {SIMULATED: True})
-    mods: bool = True
+    mods: Sequence[Mod] = field(default_factory=client_mods)
 
     def app(self) -> ClientApp:
         client_app = ClientApp()
@@ -55,7 +56,7 @@ class Clients:
             infos = tuple(ClientInfo(client, 10 ** int(client)) for client in CLIENTS)
             return Message(NodeDescription(infos, properties=self.properties).to_content(), reply_to=message)
 
-        @client_app.train(mods=client_mods() if self.mods else [])
+        @client_app.train(mods=list(self.mods))
         def train(message: Message, context: Context) -> Message:
             config = wire.config_of(message)
             client = str(config.get("client") or wire.text_list(config, "clients")[0])
@@ -123,9 +124,17 @@ def test_packing_and_nodes_change_no_bit(privacy: str, selection: str) -> None:
 def test_a_client_that_does_not_clip_is_clipped_by_the_server() -> None:
     """A stock app: full arrays, no mods, and a step of 1e6."""
     options = {**PRIVATE, "noise-multiplier": 0}
-    weights, (record,), _ = run(Clients(lambda client, w: w + np.float32(1e6), mods=False), options, packed=1)
+    weights, (record,), _ = run(Clients(lambda client, w: w + np.float32(1e6), mods=()), options, packed=1)
     assert len(record.accepted) == 4
     assert weights == pytest.approx([0.5 / math.sqrt(5)] * 5, rel=1e-6)
+
+
+def test_a_node_that_cannot_clip_adds_up_only_what_is_short_enough() -> None:
+    """Its app lacks ``clip_mod``: client 6's step of 7/30 is the first that is longer than 0.5 / sqrt(5)."""
+    options = {**PRIVATE, "clients-per-round": 8, "noise-multiplier": 0}
+    weights, (record,), _ = run(Clients(mods=[packing_mod, delta_mod]), options, nodes=1)
+    assert record.accepted == tuple("012345") and record.rejected == {"norm": 2}
+    assert weights == pytest.approx([sum(range(1, 7)) / 30 / 8] * 5, rel=1e-6)
 
 
 def test_a_simulation_can_be_repeated_and_a_deployment_cannot() -> None:
