@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -85,7 +86,7 @@ def train(message: Message, context: Context, hosting: Hosting) -> Message:
     else:
         result = _trained(worker, weights.arrays, config)
     arrays = wire.array_record(dict(zip(weights.layout.names, result.weights, strict=True)))
-    metrics = _metrics(result)
+    metrics = MetricRecord({wire.NUM_EXAMPLES: result.num_examples}) if worker.private else _metrics(result)
     metrics[wire.STEPS] = result.steps
     return Message(RecordDict({wire.ARRAYS: arrays, wire.METRICS: metrics}), reply_to=message)
 
@@ -134,7 +135,7 @@ def _train(
     """Train clients for whom the settings `OF_GROUP` are those of the first, with one correction for all."""
     first = asked[0][0]
     rate, mu = wire.number(first, RATE), wire.number(first, wire.PROXIMAL_MU) if wire.PROXIMAL_MU in first else 0.0
-    seeds = [int(wire.number(own, wire.SEED)) for own, _ in asked]
+    seeds = [worker.seed(own) for own, _ in asked]
     shares = [wire.number(own, wire.SHARE) for own, _ in asked]
     data = [own for _, own in asked]
     return worker.task.trainer.train_together(weights, data, rate, seeds, shares, mu, correction)
@@ -162,6 +163,16 @@ class Worker:
 
     config: RunConfig
     hosted: Hosted
+    simulated: bool = False
+
+    @property
+    def private(self) -> bool:
+        """Whether examples are private (DP-SGD): then clients keep their training loss and accuracy to themselves."""
+        return self.config.dp_sgd_clip > 0
+
+    def seed(self, asked: ConfigRecord) -> int:
+        """Return the seed of a client's training; who knows it knows the noise, so that a deployed client draws it."""
+        return secrets.randbits(128) if self.private and not self.simulated else int(wire.number(asked, wire.SEED))
 
     @functools.cached_property
     def task(self) -> Task:
@@ -191,7 +202,7 @@ def _kept_worker(
     hosting: Hosting, run_config: tuple[tuple[str, object], ...], node_config: tuple[tuple[str, object], ...]
 ) -> Worker:
     config = RunConfig.from_run_config(dict(run_config))
-    return Worker(config, hosting(config, dict(node_config)))
+    return Worker(config, hosting(config, dict(node_config)), is_simulated(dict(node_config)))
 
 
 app = client_app()

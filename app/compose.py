@@ -10,6 +10,7 @@ from strategies.composition import Composition
 from strategies.privacy.budget import Budget
 from strategies.terms import RoundRules
 from tasks.datasets import DataSpec
+from tasks.dp_sgd import DpSgd
 from tasks.local_training import LocalTraining
 from tasks.partition import Partition
 from tasks.schedules import LearningRate
@@ -36,7 +37,9 @@ def data_spec(config: RunConfig) -> DataSpec:
 
 
 def local_training(config: RunConfig) -> LocalTraining:
-    """Return how much a client trains in a round, and with which optimizer."""
+    """Return how much a client trains in a round, with which optimizer, and how privately."""
+    noise, microbatches = config.dp_sgd_noise_multiplier, config.dp_sgd_microbatches
+    private = DpSgd(config.dp_sgd_clip, noise, microbatches) if config.dp_sgd_clip else None
     return LocalTraining(
         batch_size=config.batch_size,
         epochs=config.local_epochs,
@@ -44,6 +47,7 @@ def local_training(config: RunConfig) -> LocalTraining:
         optimizer=config.client_optimizer,
         optimizer_args=config.client_optimizer_args,
         full_training_examples=config.full_training_examples,
+        dp_sgd=private,
     )
 
 
