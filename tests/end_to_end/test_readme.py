@@ -43,6 +43,7 @@ EXECUTED = (
     "export FLWR_",
     "export RAY_",
     "uv run fedkeras simulate",
+    "uv run fedkeras privacy",
     "uv run fedkeras sweep digits",
     "uv run flwr run .",
     "uv run fedkeras run -c dataset=my_task:blobs",
@@ -186,7 +187,7 @@ def test_a_preset_and_the_reports(clone: Clone) -> None:
 
 @pytest.mark.slow
 def test_simulations(clone: Clone) -> None:
-    plain, phones, buffered, attacked = commands("fedkeras simulate")
+    plain, phones, buffered, attacked, _ = commands("fedkeras simulate")
     rounds, accuracy, directory = finished(clone.run(plain))
     assert rounds == 20
     assert accuracy > 80
@@ -201,6 +202,18 @@ def test_simulations(clone: Clone) -> None:
     rounds, accuracy, directory = finished(clone.run(attacked))
     assert rounds == 10 and accuracy > 50
     assert len(json.loads((directory / "attackers.json").read_text())["clients"]) == 10
+
+
+@pytest.mark.slow
+def test_differential_privacy(clone: Clone) -> None:
+    """The run costs what the command says of its config, less what PLD knows better."""
+    assert "Smallest noise for epsilon 10: -c noise-multiplier=" in clone.run(commands("fedkeras privacy")[0])
+    private = commands("fedkeras simulate")[-1]
+    beforehand = clone.run(private.replace("simulate", "privacy"))
+    rounds, _, directory = finished(clone.run(private))
+    last = json.loads((directory / "metrics.jsonl").read_text().splitlines()[-1])
+    rdp = next(line.split("│")[2] for line in beforehand.splitlines() if line.startswith(f"│ {rounds} "))
+    assert last["privacy"]["epsilon"] == pytest.approx(float(rdp), rel=1e-3)
 
 
 @pytest.mark.slow
