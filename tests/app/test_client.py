@@ -11,6 +11,7 @@ from flwr.clientapp.typing import ClientAppCallable
 from flwr.supercore.task_identity import TaskIdentity
 
 import app.client
+from app.config import RunConfig
 from app.hosting import hosted_clients
 from strategies import wire
 from tasks.errors import TaskError
@@ -54,17 +55,22 @@ class FakeTrainer:
         return SimpleNamespace(num_examples=4, loss=float(sum(array.sum() for array in weights)), accuracy=1.0)
 
 
-@pytest.fixture
-def trainer(monkeypatch: pytest.MonkeyPatch) -> FakeTrainer:
-    fake = FakeTrainer()
-
+def worker_with(trainer: FakeTrainer, **keys: object) -> app.client.Worker:
     def train(client: str) -> str:
         if client == "unknown":
             raise KeyError(client)
         return f"train {client}"
 
     hosted = SimpleNamespace(train=train, test=lambda client: f"test {client}")
-    worker = SimpleNamespace(hosted=hosted, task=SimpleNamespace(trainer=fake))
+    worker = app.client.Worker(RunConfig.from_run_config(keys), hosted)  # type: ignore[arg-type]
+    vars(worker)["task"] = SimpleNamespace(trainer=trainer)
+    return worker
+
+
+@pytest.fixture
+def trainer(monkeypatch: pytest.MonkeyPatch) -> FakeTrainer:
+    fake = FakeTrainer()
+    worker = worker_with(fake)
     monkeypatch.setattr(app.client, "_worker", lambda context, hosting: worker)
     monkeypatch.setattr(app.client, "_one_thread", lambda: None)
     TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1  # which Flower's messages ask for
@@ -86,6 +92,18 @@ def test_each_client_trains_on_its_data_with_its_seed_and_all_of_its_steps(train
     assert trainer.groups == [["train a"], ["train b"]]
     numbers = {"accuracy": [0.25] * 2, "loss": [0.5] * 2, "num-examples": [10.0] * 2, "steps": [3.0] * 2}
     assert dict(content["metrics"]) == numbers
+
+
+def test_where_examples_are_private_no_loss_is_told_and_the_servers_seed_not_used(
+    trainer: FakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = worker_with(trainer, **{"dp-sgd-clip": 1.0})
+    monkeypatch.setattr(app.client, "_worker", lambda context, hosting: worker)
+    content = ask("train")
+    told = content[wire.METRICS]
+    assert {"loss", "accuracy"}.isdisjoint(told)
+    assert wire.NUM_EXAMPLES in told
+    assert not {7, 8} & {call["seed"] for call in trainer.calls}
 
 
 def test_each_client_does_its_share_of_the_steps(trainer: FakeTrainer) -> None:
