@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
+from flwr.superlink.grid import HttpGrid
 
 from strategies import wire
 from strategies.describe import DESCRIBE, PROBLEM_LENGTH, SIMULATED, NodeDescription
@@ -167,8 +168,9 @@ class Census:
 
     @property
     def simulated(self) -> bool:
-        """Whether every node that is connected says that its clients exist in a simulation only."""
-        return bool(self.nodes) and all(node.properties.get(SIMULATED) is True for node in self.nodes.values())
+        """Whether every node says that its clients exist in a simulation only, and none is reached over a network."""
+        told = bool(self.nodes) and all(node.properties.get(SIMULATED) is True for node in self.nodes.values())
+        return told and not isinstance(self.grid, HttpGrid)
 
     def _joined(self) -> Population:
         hosts: dict[str, list[int]] = {}

@@ -8,6 +8,7 @@ import pytest
 from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
+from flwr.superlink.grid import HttpGrid
 
 from simulation.inline import InlineGrid
 from strategies.census import Census
@@ -61,6 +62,20 @@ def census(answers: dict[int, Describe], timeout: float = 0.05, **kwargs: object
 
 def ids(census: Census) -> list[str]:
     return [client.id for client in census.population().clients]
+
+
+@pytest.mark.parametrize("others", [True, False, None])
+def test_a_simulation_is_one_only_if_every_node_says_so_and_none_is_reached_over_a_network(others: bool | None) -> None:
+    """A node may be deployed with the --node-config of Flower's simulations: its word is not enough."""
+    told = [
+        hosts("a", properties={"simulated": True}),
+        hosts("b", properties={} if others is None else {"simulated": others}),
+    ]
+    ours = census(dict(enumerate(told, 1)))
+    ours.start(2, 1)
+    assert ours.simulated == (others is True)
+    ours.grid = HttpGrid.__new__(HttpGrid)
+    assert not ours.simulated
 
 
 def test_a_description_survives_the_wire() -> None:
