@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 def output(shared_data: Path, keras_home: Path) -> str:
     """What ``python -m benchmarks.papers --quick`` prints."""
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.papers", "--quick", "--workers", "2"],
+        [sys.executable, "-m", "benchmarks.papers", "--quick", "--engine", "inline"],
         cwd=REPOSITORY,
         env={**os.environ, "KERAS_HOME": str(keras_home), "FEDKERAS_TEST_DATA": str(shared_data)},
         capture_output=True,
