@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -96,7 +96,7 @@ class RayGrid(VirtualGrid):
         self._work(0.0)
         return self._take(message_ids)
 
-    def next_arrivals(self, message_ids: Iterable[str], timeout: float) -> list[Message]:
+    def next_arrivals(self, message_ids: Collection[str], timeout: float) -> list[Message]:
         """Wait for the next replies to these messages; [] when ``timeout`` seconds are over.
 
         What nobody has begun by then is only done if somebody asks for it again.

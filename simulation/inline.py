@@ -6,7 +6,7 @@ of a client can be let through with its own stack trace (``raise_client_errors``
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from flwr.app import Context, Message, RecordDict
@@ -66,7 +66,7 @@ class InlineGrid(VirtualGrid):
             if message is not None:
                 yield self._execute(message)
 
-    def next_arrivals(self, message_ids: Iterable[str], timeout: float) -> list[Message]:
+    def next_arrivals(self, message_ids: Collection[str], timeout: float) -> list[Message]:
         """Execute the first of these messages, in the order they were sent, and return its reply.
 
         ``timeout`` cannot interrupt a client in the same process and is not used.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from itertools import count
 
 from flwr.app import Context, Error, Message, RecordDict
@@ -21,7 +21,25 @@ RUN_ID = 1
 logger = logging.getLogger(__name__)
 
 
-class VirtualGrid(Grid):
+class WaitedGrid(Grid):
+    """A grid that is waited for: what Flower's interface asks for follows from the next replies."""
+
+    def next_arrivals(self, message_ids: Collection[str], timeout: float) -> list[Message]:
+        """Wait for the next replies to these messages; [] when ``timeout`` seconds are over."""
+        raise NotImplementedError
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """Send the messages as `push_messages` does, and return all replies that come within ``timeout`` seconds."""
+        waiting = set(self.push_messages(messages))
+        deadline = float("inf") if timeout is None else time.monotonic() + timeout
+        replies: list[Message] = []
+        while waiting and (arrived := self.next_arrivals(waiting, max(0.0, deadline - time.monotonic()))):
+            replies.extend(arrived)
+            waiting -= {reply.metadata.reply_to_message_id for reply in arrived}
+        return replies
+
+
+class VirtualGrid(WaitedGrid):
     """Nodes without a network. Subclasses say which nodes there are and how messages get their replies."""
 
     def __init__(self) -> None:
@@ -42,20 +60,6 @@ class VirtualGrid(Grid):
     ) -> Message:
         """Create a message, as Flower's deprecated method does."""
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
-
-    def next_arrivals(self, message_ids: Iterable[str], timeout: float) -> list[Message]:
-        """Wait for the next replies to these messages; [] when ``timeout`` seconds are over."""
-        raise NotImplementedError
-
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Return all replies that come within ``timeout`` seconds."""
-        waiting = set(self.push_messages(messages))
-        deadline = float("inf") if timeout is None else time.monotonic() + timeout
-        replies: list[Message] = []
-        while waiting and (arrived := self.next_arrivals(waiting, max(0.0, deadline - time.monotonic()))):
-            replies.extend(arrived)
-            waiting -= {reply.metadata.reply_to_message_id for reply in arrived}
-        return replies
 
     def _number(self, message: Message) -> str:
         """Give a message its id, as Flower's own grids do."""

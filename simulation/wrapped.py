@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Iterable
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
+from simulation.virtual import WaitedGrid
 from strategies import wire
 from strategies.exchange import ArrivalGrid
 
 TRAIN = "train"
 
 
-class WrappedGrid(Grid):
+class WrappedGrid(WaitedGrid):
     """Hands everything on. ``grid`` must be an `ArrivalGrid` too; if it packs, so does this."""
 
     def __init__(self, grid: Grid) -> None:
@@ -54,16 +54,6 @@ class WrappedGrid(Grid):
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Return the replies that are there."""
         return self.grid.pull_messages(message_ids)
-
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Send the messages as `push_messages` does, and return all replies that come within ``timeout`` seconds."""
-        waiting = set(self.push_messages(messages))
-        deadline = float("inf") if timeout is None else time.monotonic() + timeout
-        replies: list[Message] = []
-        while waiting and (arrived := self.next_arrivals(waiting, max(0.0, deadline - time.monotonic()))):
-            replies.extend(arrived)
-            waiting -= {reply.metadata.reply_to_message_id for reply in arrived}
-        return replies
 
     def next_arrivals(self, message_ids: Collection[str], timeout: float) -> list[Message]:
         """Wait for the next replies."""

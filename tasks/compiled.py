@@ -19,6 +19,7 @@ from __future__ import annotations
 import functools
 import math
 import threading
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -134,26 +135,30 @@ class CompiledModel:
             variable.assign(value)
 
 
-class Program:
-    """The local training of one model in batches of up to ``width`` examples, and with the `Terms` that it is for.
+class LocalProgram:
+    """The local training of one model from buffers of batches, with the `Terms` that it is for.
 
-    Where XLA compiles it, all batches are padded and masked. In the plain graph a full batch has a fixed size, and one
-    that is not full is cut to its examples.
+    ``buffers`` are what batches are filled into; ``run`` takes their arrays ``batches`` as tensors, the number of
+    steps, and the tensors of the terms.
     """
 
-    def __init__(self, compiled: CompiledModel, width: int, proximal: bool, corrected: bool) -> None:
-        self._compiled = compiled
-        self._width = width
-        shape = compiled.input_shape
-        steps = max(1, min(MAX_STEPS, MAX_BYTES // (4 * width * math.prod(shape))))
-        x, y = aligned_zeros((steps, width, *shape), np.float32), aligned_zeros((steps, width), np.int32)
-        self._buffers = Buffers(x, y, aligned_zeros((steps,), np.int32))
+    def __init__(
+        self,
+        compiled: CompiledModel,
+        run: Callable[..., tf.Tensor],
+        buffers: object,
+        batches: Sequence[np.ndarray],
+        proximal: bool,
+        corrected: bool,
+        with_xla: bool,
+    ) -> None:
+        self._buffers = buffers
         self._rate = aligned_zeros((), np.float32)
         self._seeds = aligned_zeros((len(compiled.seed_states), 2), np.int64)
-        given, batches = [self._rate, self._seeds], [x, y, self._buffers.counts]
         begun = [tf.TensorSpec((), tf.float32), *compiled.trainable_specs] if proximal else []
         terms, self._split = begun + compiled.trainable_specs * corrected, len(begun)
-        self._phases = Phases(compiled, self._run, given, batches, terms, compiled.weight_specs, compiled.with_xla)
+        given = [self._rate, self._seeds]
+        self._phases = Phases(compiled, run, given, batches, terms, compiled.weight_specs, with_xla)
 
     def train(
         self,
@@ -168,9 +173,30 @@ class Program:
         self._rate[...], self._seeds[...] = learning_rate, seeds
         return self._phases.train(weights, terms.tensors, lambda: batches.fill(self._buffers), steps)
 
+    def terms_of(self, tensors: Tensors) -> Terms:
+        """Return the terms whose tensors these are."""
+        return Terms(tensors[: self._split], tensors[self._split :])
+
+
+class Program(LocalProgram):
+    """The local training in batches of up to ``width`` examples.
+
+    Where XLA compiles it, all batches are padded and masked. In the plain graph a full batch has a fixed size, and one
+    that is not full is cut to its examples.
+    """
+
+    def __init__(self, compiled: CompiledModel, width: int, proximal: bool, corrected: bool) -> None:
+        self._compiled = compiled
+        self._width = width
+        shape = compiled.input_shape
+        steps = max(1, min(MAX_STEPS, MAX_BYTES // (4 * width * math.prod(shape))))
+        x, y = aligned_zeros((steps, width, *shape), np.float32), aligned_zeros((steps, width), np.int32)
+        buffers = Buffers(x, y, aligned_zeros((steps,), np.int32))
+        super().__init__(compiled, self._run, buffers, [x, y, buffers.counts], proximal, corrected, compiled.with_xla)
+
     def _run(self, x: tf.Tensor, y: tf.Tensor, counts: tf.Tensor, steps: tf.Tensor, *terms: tf.Tensor) -> tf.Tensor:
         one_step = self._padded if self._compiled.with_xla else self._cut
-        step = functools.partial(one_step, Terms(terms[: self._split], terms[self._split :]))
+        step = functools.partial(one_step, self.terms_of(terms))
 
         def body(index: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             return index + 1, total + step(x[index], y[index], counts[index])

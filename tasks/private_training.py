@@ -15,12 +15,11 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from tasks.batches import Batches
-from tasks.compiled import MAX_BYTES, MAX_STEPS, CompiledModel
+from tasks.compiled import MAX_BYTES, MAX_STEPS, CompiledModel, LocalProgram
 from tasks.dp_sgd import DpSgd, NoisyBuffers
 from tasks.objective import Terms
 from tasks.per_example import ClippedSums
-from tasks.phases import Phases, Tensors, Trained, loop
+from tasks.phases import loop
 from tasks.tensors import aligned_zeros
 
 
@@ -61,8 +60,8 @@ class PrivateModel:
         return [None] * len(variables) if total is None else list(tape.gradient(total, variables))
 
 
-class PrivateProgram:
-    """The private local training in batches of up to ``rows`` rows, and with the `Terms` that it is for."""
+class PrivateProgram(LocalProgram):
+    """The private local training in batches of up to ``rows`` rows."""
 
     def __init__(self, model: PrivateModel, rows: int, proximal: bool, corrected: bool) -> None:
         compiled, self._model = model.compiled, model
@@ -70,31 +69,14 @@ class PrivateProgram:
         steps = max(1, min(MAX_STEPS, MAX_BYTES // (4 * (rows * math.prod(shape) + numbers))))
         x, y = aligned_zeros((steps, rows, *shape), np.float32), aligned_zeros((steps, rows), np.int32)
         noise, averaged = aligned_zeros((steps, numbers), np.float32), aligned_zeros((2,), np.float32)
-        self._buffers, self._rate = NoisyBuffers(x, y, noise, averaged), aligned_zeros((), np.float32)
-        self._seeds = aligned_zeros((len(compiled.seed_states), 2), np.int64)
-        given, batches = [self._rate, self._seeds], [x, y, noise, averaged]
-        begun = [tf.TensorSpec((), tf.float32), *compiled.trainable_specs] if proximal else []
-        terms, self._split = begun + compiled.trainable_specs * corrected, len(begun)
+        buffers, batches = NoisyBuffers(x, y, noise, averaged), [x, y, noise, averaged]
         self._with_xla = compiled.with_xla and model.clipped.by_layers
-        self._phases = Phases(compiled, self._run, given, batches, terms, compiled.weight_specs, self._with_xla)
-
-    def train(
-        self,
-        weights: Tensors,
-        terms: Terms,
-        learning_rate: float,
-        seeds: np.ndarray,
-        batches: Batches,
-        steps: int,
-    ) -> Trained:
-        """Train one client."""
-        self._rate[...], self._seeds[...] = learning_rate, seeds
-        return self._phases.train(weights, terms.tensors, lambda: batches.fill(self._buffers), steps)
+        super().__init__(compiled, self._run, buffers, batches, proximal, corrected, self._with_xla)
 
     def _run(
         self, x: tf.Tensor, y: tf.Tensor, noise: tf.Tensor, averaged: tf.Tensor, steps: tf.Tensor, *terms: tf.Tensor
     ) -> tf.Tensor:
-        own = Terms(terms[: self._split], terms[self._split :])
+        own = self.terms_of(terms)
         cut = not (self._with_xla or self._model.dp_sgd.microbatches)
 
         def body(index: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from app.config import RunConfig, Value
 from app.errors import RunPruned
-from simulation.simulate import SILENT, Simulation
+from simulation.simulate import ONE_OF_MANY, Simulation
 from strategies.records import RoundRecord
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -60,7 +60,7 @@ class Lab:
 
         config = RunConfig.from_run_config({**keys, "runs-dir": str(self.runs)})
         with contextlib.suppress(RunPruned):
-            self.simulation.run(config, [watch], SILENT)
+            self.simulation.run(config, [watch], ONE_OF_MANY)
         return records
 
 

@@ -46,7 +46,7 @@ def test_a_node_describes_its_clients_and_its_code() -> None:
     # 1797 digits; 20 % held out; of each client's share, 20 % its own test part
     assert sum(client.num_examples or 0 for client in description.clients) == pytest.approx(1797 * 0.8 * 0.8, abs=6)
     assert (description.fingerprint, description.location) == (code_fingerprint(), code_location())
-    assert description.properties == {"input-shape": [8, 8, 1], "num-classes": 10}
+    assert description.properties == {"input-shape": [8, 8, 1], "num-classes": 10, "simulated": True}
     assert description.problem == ""
 
 

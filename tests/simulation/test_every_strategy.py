@@ -27,7 +27,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "multi-krum": {"attackers-tolerated": 1},
     "scaffold": PARTIAL,
 }
-MODELS = {"logistic": STRATEGIES, "cnn-small": ("fednova", "fedprox", "scaffold")}
+MODELS = {"logistic": STRATEGIES, "cnn-small": ("fedavg", "fedbuff", "fednova", "fedprox", "scaffold")}
 """Clients of a tiny model train in groups, those of the other one by one."""
 
 RUNS = [(model, strategy, packed) for model in MODELS for strategy in MODELS[model] for packed in (0, 1)]

@@ -85,7 +85,7 @@ def plain_graph(local: LocalTraining, monkeypatch: pytest.MonkeyPatch) -> Traine
     monkeypatch.setattr("tasks.compiled.trains_with_xla", lambda model: False)
     optimizer = make_optimizer(local.optimizer, local.optimizer_args)
     model = build_model("logistic", SHAPE, 10, seed=0)
-    return Trainer(CompiledModel(model, SHAPE, optimizer, Objective("categorical")), None, local, 10)
+    return Trainer(CompiledModel(model, SHAPE, optimizer, Objective("categorical")), None, None, local, 10)
 
 
 WAYS = ["group", "XLA", "plain graph"]
