@@ -3,7 +3,7 @@
 import pytest
 
 from strategies.errors import StrategyError
-from strategies.guarantees import Guarantees
+from strategies.guarantees import Guarantees, Property
 from strategies.population import ClientInfo
 from strategies.samplers import FixedSize, UniformSampler, WeightedSampler
 
@@ -53,5 +53,6 @@ def test_impossible_cohorts_are_refused_at_start() -> None:
         UniformSampler(-1)
 
 
-def test_it_promises_nothing() -> None:
-    assert UniformSampler(3).guarantees == Guarantees()
+def test_its_sampling_is_known_unless_speed_decides_who_counts() -> None:
+    assert UniformSampler(3).guarantees == Guarantees(gives=frozenset({Property.KNOWN_SAMPLING}))
+    assert UniformSampler(3, 1.5).guarantees == WeightedSampler(3).guarantees == Guarantees()
