@@ -36,8 +36,7 @@ if TYPE_CHECKING:
     from tasks.training import EvalResult, TrainResult
 
 TOGETHER = 32  # clients whose data are loaded at a time where they train together
-RATE = "learning-rate"
-OF_GROUP = (RATE, wire.PROXIMAL_MU)  # settings that are the same for all who train together
+OF_GROUP = (wire.LEARNING_RATE, wire.PROXIMAL_MU)  # settings that are the same for all who train together
 
 Hosting = Callable[[RunConfig, NodeConfig], Hosted]
 
@@ -134,7 +133,8 @@ def _train(
 ) -> list[TrainResult]:
     """Train clients for whom the settings `OF_GROUP` are those of the first, with one correction for all."""
     first = asked[0][0]
-    rate, mu = wire.number(first, RATE), wire.number(first, wire.PROXIMAL_MU) if wire.PROXIMAL_MU in first else 0.0
+    rate = wire.number(first, wire.LEARNING_RATE)
+    mu = wire.number(first, wire.PROXIMAL_MU) if wire.PROXIMAL_MU in first else 0.0
     seeds = [worker.seed(own) for own, _ in asked]
     shares = [wire.number(own, wire.SHARE) for own, _ in asked]
     data = [own for _, own in asked]

@@ -130,7 +130,7 @@ class FederatedRun:
             round_rules(config),
             config.seed,
             census=census,
-            round_config=lambda number: {"learning-rate": learning_rate(config).at(number), **named},
+            round_config=lambda number: {wire.LEARNING_RATE: learning_rate(config).at(number), **named},
             observers=[self._stop_if_closed, *(sink.round for sink in sinks), self._count, *self.observers],
         )
         try:

@@ -64,7 +64,7 @@ def first_request(config: RunConfig) -> Callable[[str], RecordDict]:
             wire.ROUND: FIRST,
             wire.SEED: child_seed(config.seed, FIRST, client, TRAIN),
             wire.SHARE: 1.0,
-            "learning-rate": learning_rate(config).at(FIRST),
+            wire.LEARNING_RATE: learning_rate(config).at(FIRST),
             **objective.config(objective.init(size)),
         }
         return RecordDict({wire.ARRAYS: initial(), wire.CONFIG: wire.filled(ConfigRecord(), settings)})

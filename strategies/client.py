@@ -15,7 +15,6 @@ it is to do. One that does several clients at a time sooner than one by one find
 from __future__ import annotations
 
 import logging
-import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +22,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from flwr.app import Array, ConfigRecord, ConfigRecordValues, Context, Message, RecordDict
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
@@ -200,14 +198,12 @@ class Pack:
 
     def add(self, client: str, content: RecordDict) -> None:
         """Take the handler's result for one client, unless its update has to be rejected."""
-        metrics = wire.scalars(wire.metrics_of(content))
-        reason, update = None, {}
         if self.summed:
-            delta = wire.decode(wire.arrays_of(content, wire.UPDATE)[wire.DELTA]).astype(np.float32, copy=False)
-            reason = self._sum(Update(client, delta, metrics.get(wire.NUM_EXAMPLES, math.nan), metrics))
-        elif wire.UPDATE in content:
-            update = dict(wire.arrays_of(content, wire.UPDATE))
-        self.rows.append(Row(client, str(reason or ""), "", metrics, update))
+            own = wire.update_of(client, content)
+            self.rows.append(Row(client, str(self._sum(own) or ""), "", own.metrics))
+            return
+        update = dict(wire.arrays_of(content, wire.UPDATE)) if wire.UPDATE in content else {}
+        self.rows.append(Row(client, "", "", wire.scalars(wire.metrics_of(content)), update))
 
     def reject(self, client: str, error: Exception) -> None:
         """Note that a client gave no update, and why."""

@@ -237,7 +237,7 @@ class RoundInFlight:
 
 def rate_of(settings: Mapping[str, ConfigRecordValues]) -> float | None:
     """Return the learning rate of a round, where its settings name one."""
-    rate = settings.get("learning-rate")
+    rate = settings.get(wire.LEARNING_RATE)
     return float(rate) if isinstance(rate, int | float) else None
 
 

@@ -39,7 +39,6 @@ from strategies.updates import FloatVector, PartialSum, State, Update
 
 CONTROL = "control"
 POPULATION = "population"
-RATE = "learning-rate"
 
 
 @dataclass(frozen=True)
@@ -141,16 +140,11 @@ def scaffold_mod(states: StatesOf) -> Mod:
         message.content[wire.CORRECTION] = wire.array_record(_by_name(layout, control - own))
         reply = call_next(message, context)
         if reply.has_content() and wire.UPDATE in reply.content:
-            turn.save({CONTROL: own - control - _mean_step(turn.client, reply.content) / np.float32(rate)})
+            update = wire.update_of(turn.client, reply.content)
+            turn.save({CONTROL: own - control - update.delta / np.float32(steps_of(update)) / np.float32(rate)})
         return reply
 
     return mod
-
-
-def _mean_step(client: str, content: RecordDict) -> FloatVector:
-    delta = wire.decode(wire.arrays_of(content, wire.UPDATE)[wire.DELTA]).astype(np.float32, copy=False)
-    update = Update(client, delta, 1.0, wire.scalars(wire.metrics_of(content)))
-    return delta / np.float32(steps_of(update))
 
 
 def _sent(content: RecordDict, size: int) -> FloatVector:
@@ -172,7 +166,9 @@ def _control(state: State) -> FloatVector:
 
 
 def _rate(settings: Mapping[str, ConfigRecordValues]) -> float:
-    rate = settings.get(RATE)
+    rate = settings.get(wire.LEARNING_RATE)
     if not isinstance(rate, int | float) or not rate > 0:
-        raise StrategyError(f"SCAFFOLD needs the learning rate of a round as the setting '{RATE}', above 0.")
+        raise StrategyError(
+            f"SCAFFOLD needs the learning rate of a round as the setting '{wire.LEARNING_RATE}', above 0."
+        )
     return float(rate)

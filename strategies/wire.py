@@ -23,6 +23,7 @@ from strategies.fixed_point import MAX_WEIGHT
 from strategies.layout import LayoutError, ModelLayout
 from strategies.lazy_array import NUMPY_STYPE, LazyArray
 from strategies.message_size import ByteCounter as ByteCounter  # part of this module's interface
+from strategies.updates import Update
 
 ARRAYS = "arrays"
 CONFIG = "config"
@@ -50,6 +51,7 @@ VERSION, REASONS, DETAILS = "version", "reasons", "details"
 
 DATA_PART, TRAIN_PART = "data-part", "train"  # which of its examples a client evaluates on; its test part by default
 
+LEARNING_RATE = "learning-rate"
 NUM_EXAMPLES = "num-examples"
 STEPS = "steps"
 VECTOR = "vector"
@@ -156,6 +158,16 @@ def array_record(arrays: Mapping[str, npt.NDArray[np.generic]]) -> ArrayRecord:
 def record_of(arrays: Mapping[str, Array]) -> ArrayRecord:
     """Put these very Arrays into a record, which Flower's constructor would copy, and write all their bytes for it."""
     return filled(ArrayRecord(), arrays)
+
+
+def update_of(client: str, content: RecordDict) -> Update:
+    """Return the flat update in a client's reply, as the mods pass it on; it weighs NaN where no examples are claimed.
+
+    Raises LayoutError where there is none that can be read.
+    """
+    metrics = scalars(metrics_of(content))
+    delta = decode(arrays_of(content, UPDATE)[DELTA]).astype(np.float32, copy=False)
+    return Update(client, delta, metrics.get(NUM_EXAMPLES, math.nan), metrics)
 
 
 def filled(record: Record, values: Mapping[str, object]) -> Record:

@@ -73,7 +73,7 @@ class Company:
     def first(self, client: str, train: Train) -> Update:
         """Return a client's honest update of round 1."""
         if client not in self._first:
-            self._first[client] = _update(client, train(self.of_first_round(client)))
+            self._first[client] = wire.update_of(client, train(self.of_first_round(client)))
         return self._first[client]
 
 
@@ -133,17 +133,11 @@ def _trained(request: RecordDict, asked: Sequence[ConfigRecord], train: Train) -
             content = request.copy()  # of the mapping, not of what is in it
             content[wire.CONFIG] = own
             try:
-                yield own, _update(str(own[wire.CLIENT]), train(content))
+                yield own, wire.update_of(str(own[wire.CLIENT]), train(content))
             except Exception:
                 if len(asked) == 1:
                     raise
                 logger.debug("Colluder %s gives no update", own[wire.CLIENT], exc_info=True)
-
-
-def _update(client: str, reply: RecordDict) -> Update:
-    metrics = wire.scalars(wire.metrics_of(reply))
-    delta = wire.decode(wire.arrays_of(reply, wire.UPDATE)[wire.DELTA]).astype(np.float32, copy=False)
-    return Update(client, delta, metrics.get(wire.NUM_EXAMPLES, np.nan), metrics)
 
 
 def _content(update: Update) -> RecordDict:

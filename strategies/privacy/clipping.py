@@ -108,9 +108,9 @@ def _asked(config: ConfigRecord) -> Clipping | None:
 
 
 def _clip_in(content: RecordDict, clipping: Clipping, layout: ModelLayout) -> None:
-    delta = wire.decode(wire.arrays_of(content, wire.UPDATE)[wire.DELTA]).astype(np.float32, copy=False)
-    told = {name: value for name, value in wire.scalars(wire.metrics_of(content)).items() if name != WITHIN}
-    clipped = clipping.clip(Update("", delta, 1.0, told), layout)
+    update = wire.update_of("", content)
+    told = {name: value for name, value in update.metrics.items() if name != WITHIN}
+    clipped = clipping.clip(replace(update, metrics=told), layout)
     content[wire.UPDATE] = wire.array_record({wire.DELTA: clipped.delta})
     if WITHIN in clipped.metrics:
         content[wire.METRICS] = MetricRecord({**wire.metrics_of(content), WITHIN: clipped.metrics[WITHIN]})
