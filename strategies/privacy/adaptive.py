@@ -26,31 +26,26 @@ import numpy as np
 
 from strategies.aggregators import Fold
 from strategies.errors import StrategyError
-from strategies.guarantees import Guarantees
-from strategies.layout import ModelLayout
-from strategies.options import Options, integer, number
+from strategies.options import Options, number
 from strategies.privacy.clipping import NORM, Clipping, within
-from strategies.privacy.dp_fedavg import GUARANTEES, check, released
-from strategies.updates import FloatVector, State, Update
+from strategies.privacy.dp_fedavg import ClippedSum, common
+from strategies.updates import FloatVector, State
 
 BIT_DEVIATION = 1 / 20  # sigma_b of the sum of bits, per expected client
 
 
 @dataclass(frozen=True)
-class AdaptiveDPFedAvg:
+class AdaptiveDPFedAvg(ClippedSum):
     """DP-FedAvg whose clipping norm begins at ``clipping_norm`` and tracks the ``quantile`` of the norms.
 
     ``noise_multiplier`` (z) is that of all that a round releases; ``rate`` is the step of log C.
     """
 
-    expected_clients: int
-    noise_multiplier: float = 0.5
-    clipping_norm: float = 1.0
     quantile: float = 0.5
     rate: float = 0.2
 
     def __post_init__(self) -> None:
-        check(self.expected_clients, self.noise_multiplier, self.clipping_norm)
+        super().__post_init__()
         if not 0 <= self.quantile <= 1:
             raise StrategyError(f"The key 'adaptive-clipping-quantile' is {self.quantile}, but must be from 0 to 1.")
         if not 0 < self.rate < math.inf:
@@ -67,22 +62,10 @@ class AdaptiveDPFedAvg:
     def of(cls, options: Options) -> Self:
         """Read the keys of `DPFedAvg` and those that begin with 'adaptive-clipping-'."""
         return cls(
-            integer(options, "clients-per-round", 0),
-            number(options, "noise-multiplier", 0.5),
-            number(options, "clipping-norm", 1.0),
+            *common(options),
             number(options, "adaptive-clipping-quantile", 0.5),
             number(options, "adaptive-clipping-rate", 0.2),
         )
-
-    @property
-    def guarantees(self) -> Guarantees:
-        """Those of DP-FedAvg."""
-        return GUARANTEES
-
-    @property
-    def unconditional(self) -> bool:
-        """Whether there is a release says nothing of who took part."""
-        return True
 
     @property
     def bit_deviation(self) -> float:
@@ -104,16 +87,12 @@ class AdaptiveDPFedAvg:
         """Return the norm of this round."""
         return Clipping(float(state[NORM].item()), count_within=True).to_config()
 
-    def clip(self, update: Update, config: Mapping[str, float], layout: ModelLayout) -> Update:
-        """Shorten an update that is too long, and say whether it was."""
-        return Clipping.from_config(config).clip(update, layout)
-
     def finish(
         self, fold: Fold, metrics: Sequence[Mapping[str, float]], state: State, noise: np.random.Generator
     ) -> tuple[FloatVector, State]:
         """Return the noised sum, divided by the expected number of clients, and the next norm."""
         norm = float(state[NORM].item())
-        delta = released(fold, norm, self.update_noise_multiplier, self.expected_clients, noise)
+        delta = self.released(fold, norm, self.update_noise_multiplier, noise)
         bits = math.fsum(within(of_one) - 0.5 for of_one in metrics)
         share = (bits + self.bit_deviation * noise.standard_normal()) / self.expected_clients + 0.5
         share = min(1.0, max(0.0, share))  # what noise, or a cohort above the expected, has made impossible

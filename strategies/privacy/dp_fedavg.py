@@ -50,8 +50,8 @@ GUARANTEES = Guarantees(
 
 
 @dataclass(frozen=True)
-class DPFedAvg:
-    """Clipping to ``clipping_norm`` (S), noise of ``noise_multiplier`` (z) times that on the sum.
+class ClippedSum:
+    """The sum of clipped updates with noise on it: what DP-FedAvg with and without adaptive clipping share.
 
     ``expected_clients`` (n) is how many take part in a round on average: what the sampler is set to as well. With a
     noise multiplier of 0 updates are clipped and there is no privacy.
@@ -60,20 +60,24 @@ class DPFedAvg:
     expected_clients: int
     noise_multiplier: float = 0.5
     clipping_norm: float = 1.0
-    per_layer: bool = False
 
     def __post_init__(self) -> None:
-        check(self.expected_clients, self.noise_multiplier, self.clipping_norm)
-
-    @classmethod
-    def of(cls, options: Options) -> Self:
-        """Read the keys 'clients-per-round', 'noise-multiplier', 'clipping-norm' and 'per-layer-clipping'."""
-        return cls(
-            integer(options, "clients-per-round", 0),
-            number(options, "noise-multiplier", 0.5),
-            number(options, "clipping-norm", 1.0),
-            flag(options, "per-layer-clipping", False),
-        )
+        """Raise StrategyError where there is no such mechanism; warn where it protects nobody."""
+        if self.expected_clients < 1:
+            raise StrategyError(
+                f"The key 'clients-per-round' is {self.expected_clients}, but differential privacy divides by the "
+                "number of clients that are expected in a round: set it to 1 or more."
+            )
+        if not 0 <= self.noise_multiplier < math.inf:
+            raise StrategyError(
+                f"The key 'noise-multiplier' is {self.noise_multiplier}, but must be 0 (no privacy) or more."
+            )
+        if not 0 < self.clipping_norm < math.inf:
+            raise StrategyError(
+                f"The key 'clipping-norm' is {self.clipping_norm}, but must be a finite number above 0."
+            )
+        if self.noise_multiplier == 0:
+            logger.warning("The key 'noise-multiplier' is 0: updates are clipped, but there is no privacy.")
 
     @property
     def guarantees(self) -> Guarantees:
@@ -85,6 +89,31 @@ class DPFedAvg:
         """Whether there is a release says nothing of who took part."""
         return True
 
+    def clip(self, update: Update, config: Mapping[str, float], layout: ModelLayout) -> Update:
+        """Shorten an update that is too long, and say whether it was, where that is counted."""
+        return Clipping.from_config(config).clip(update, layout)
+
+    def released(
+        self, fold: Fold, clipping_norm: float, noise_multiplier: float, noise: np.random.Generator
+    ) -> FloatVector:
+        """Return (sum + N(0, (z S)^2)) / n, float32 [size], of a round with this S and z."""
+        if not isinstance(fold, LinearFold):  # which the guarantees have refused already
+            raise StrategyError("Noise for privacy belongs on a sum, but this aggregator has none.")
+        sensitivity = clipping_norm + ROUNDING * math.sqrt(fold.total.size)
+        return noised_mean(fold.total, noise_multiplier * sensitivity, self.expected_clients, noise)
+
+
+@dataclass(frozen=True)
+class DPFedAvg(ClippedSum):
+    """Clipping to ``clipping_norm`` (S), noise of ``noise_multiplier`` (z) times that on the sum."""
+
+    per_layer: bool = False
+
+    @classmethod
+    def of(cls, options: Options) -> Self:
+        """Read the keys 'clients-per-round', 'noise-multiplier', 'clipping-norm' and 'per-layer-clipping'."""
+        return cls(*common(options), flag(options, "per-layer-clipping", False))
+
     def init(self, size: int) -> State:
         """Return no state."""
         return NOTHING
@@ -93,37 +122,17 @@ class DPFedAvg:
         """Return the norm, and how to clip to it."""
         return Clipping(self.clipping_norm, self.per_layer).to_config()
 
-    def clip(self, update: Update, config: Mapping[str, float], layout: ModelLayout) -> Update:
-        """Shorten an update that is too long."""
-        return Clipping.from_config(config).clip(update, layout)
-
     def finish(
         self, fold: Fold, metrics: Sequence[Mapping[str, float]], state: State, noise: np.random.Generator
     ) -> tuple[FloatVector, State]:
         """Return the noised sum, divided by the expected number of clients."""
-        return released(fold, self.clipping_norm, self.noise_multiplier, self.expected_clients, noise), state
+        return self.released(fold, self.clipping_norm, self.noise_multiplier, noise), state
 
 
-def released(
-    fold: Fold, clipping_norm: float, noise_multiplier: float, expected_clients: int, noise: np.random.Generator
-) -> FloatVector:
-    """Return (sum + N(0, (z S)^2)) / n, float32 [size]."""
-    if not isinstance(fold, LinearFold):  # which the guarantees have refused already
-        raise StrategyError("Noise for privacy belongs on a sum, but this aggregator has none.")
-    sensitivity = clipping_norm + ROUNDING * math.sqrt(fold.total.size)
-    return noised_mean(fold.total, noise_multiplier * sensitivity, expected_clients, noise)
-
-
-def check(expected_clients: int, noise_multiplier: float, clipping_norm: float) -> None:
-    """Raise StrategyError where there is no such mechanism; warn where it protects nobody."""
-    if expected_clients < 1:
-        raise StrategyError(
-            f"The key 'clients-per-round' is {expected_clients}, but differential privacy divides by the number of "
-            "clients that are expected in a round: set it to 1 or more."
-        )
-    if not 0 <= noise_multiplier < math.inf:
-        raise StrategyError(f"The key 'noise-multiplier' is {noise_multiplier}, but must be 0 (no privacy) or more.")
-    if not 0 < clipping_norm < math.inf:
-        raise StrategyError(f"The key 'clipping-norm' is {clipping_norm}, but must be a finite number above 0.")
-    if noise_multiplier == 0:
-        logger.warning("The key 'noise-multiplier' is 0: updates are clipped, but there is no privacy.")
+def common(options: Options) -> tuple[int, float, float]:
+    """Read the keys of `ClippedSum`, in the order of its fields."""
+    return (
+        integer(options, "clients-per-round", 0),
+        number(options, "noise-multiplier", 0.5),
+        number(options, "clipping-norm", 1.0),
+    )
