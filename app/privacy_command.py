@@ -66,7 +66,7 @@ def planned(config: RunConfig, population: int | None = None) -> Plan:
     """Return what a run of this config releases, as its own parts say, if all clients are there in every round."""
     from strategies import registry
     from strategies.privacy.adaptive import AdaptiveDPFedAvg
-    from strategies.privacy.budget import KnownSampler
+    from strategies.samplers import KnownSampler
 
     parts = registry.build(config.strategy, config.to_run_config())
     noise, sampler = parts.privacy.noise_multiplier, parts.sampler
@@ -83,7 +83,7 @@ def planned(config: RunConfig, population: int | None = None) -> Plan:
     return Plan(
         population=population or config.num_clients,
         clients_per_round=config.clients_per_round,
-        sampling=sampler.sampling,  # type: ignore[arg-type]
+        sampling=sampler.sampling,
         rounds=config.num_rounds,
         noise_multiplier=noise,
         delta=config.budget_delta,

@@ -7,7 +7,7 @@ Who calls what in a round (the order of DESIGN.md's picture; everything here is 
     client:   delta -> privacy.clip -> codec.encode               mods around the app's own training
     server:   codec.decode -> admission -> privacy.clip -> fold.add (or fold.merge of a partial sum made the same way)
               and what counts is shown to the objective's observation
-    delta, state   = privacy.finish(fold, metrics, state, noise)  noise on the sum, or just fold.result()
+    delta, state   = privacy.finish(round, fold, metrics, state, noise)   noise on the sum, or just fold.result()
     weights, state = server_optimizer.step(weights, delta, state)
 
 Codec and privacy are only protocols here, with the identity of each; the mechanisms are in `strategies.privacy`.
@@ -28,6 +28,7 @@ from strategies.layout import ModelLayout
 from strategies.local_objective import LocalObjective, PlainObjective
 from strategies.options import Options
 from strategies.pace import Pace, Synchronous
+from strategies.privacy.accounting import Release
 from strategies.samplers import Sampler
 from strategies.server_optimizers import ServerOptimizer
 from strategies.updates import AnyArray, FloatVector, State, Update
@@ -77,6 +78,12 @@ class Privacy(Protocol):
         A round for which nobody at all could be drawn asks nothing of anybody, and releases nothing.
         """
 
+    def release(self, round: int, sampler: Sampler, clients: int) -> Release | None:
+        """Return what a round begins to let out, to be paid before anybody is asked; None where it is nothing new.
+
+        ``clients`` is how many could be drawn in it. Raises StrategyError where that cannot be known of this sampler.
+        """
+
     def init(self, size: int) -> State:
         """Return the state before the first round."""
 
@@ -87,7 +94,7 @@ class Privacy(Protocol):
         """Bound an update; applied by the client and again by the server after decoding, so clipping twice is once."""
 
     def finish(
-        self, fold: Fold, metrics: Sequence[Mapping[str, float]], state: State, noise: np.random.Generator
+        self, round: int, fold: Fold, metrics: Sequence[Mapping[str, float]], state: State, noise: np.random.Generator
     ) -> tuple[FloatVector, State]:
         """Return the delta to release, float32 [size], and the new state.
 
@@ -145,6 +152,9 @@ class NoPrivacy:
         """Without updates there is nothing to release."""
         return False
 
+    def release(self, round: int, sampler: Sampler, clients: int) -> None:
+        """Nothing that is accounted."""
+
     def init(self, size: int) -> State:
         """Return no state."""
         return {}
@@ -158,7 +168,7 @@ class NoPrivacy:
         return update
 
     def finish(
-        self, fold: Fold, metrics: Sequence[Mapping[str, float]], state: State, noise: np.random.Generator
+        self, round: int, fold: Fold, metrics: Sequence[Mapping[str, float]], state: State, noise: np.random.Generator
     ) -> tuple[FloatVector, State]:
         """Return the aggregate as it is."""
         return fold.result(), state

@@ -52,7 +52,7 @@ class ServerModel:
         None, and nothing is changed, where they would not be finite.
         """
         parts, states = self.composition, self.states
-        delta, privacy = parts.privacy.finish(taken.fold, taken.metrics, states.privacy, self.noise(round))
+        delta, privacy = parts.privacy.finish(round, taken.fold, taken.metrics, states.privacy, self.noise(round))
         flat, server_optimizer = parts.server_optimizer.step(weights.flat, delta, states.server_optimizer)
         if not np.isfinite(flat).all():
             return None
@@ -61,12 +61,12 @@ class ServerModel:
         self.committed.update(dict.fromkeys(taken.clients, round))
         return self._record_of(weights.layout, flat)
 
-    def account(self, budget: Budget, clients: int) -> Mapping[str, float] | None:
+    def account(self, round: int, budget: Budget, clients: int) -> Mapping[str, float] | None:
         """Account a round before it begins, for which so many clients could be drawn; return what is spent then.
 
         Raises BudgetSpentError where it would exceed the budget.
         """
-        self.states = replace(self.states, ledger=account(self.composition, budget, self.states.ledger, clients))
+        self.states = replace(self.states, ledger=account(round, self.composition, budget, self.states.ledger, clients))
         return spent(self.states.ledger, budget)
 
     def _record_of(self, layout: ModelLayout, flat: FloatVector) -> ArrayRecord:

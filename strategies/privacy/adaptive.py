@@ -88,7 +88,7 @@ class AdaptiveDPFedAvg(ClippedSum):
         return Clipping(float(state[NORM].item()), count_within=True).to_config()
 
     def finish(
-        self, fold: Fold, metrics: Sequence[Mapping[str, float]], state: State, noise: np.random.Generator
+        self, round: int, fold: Fold, metrics: Sequence[Mapping[str, float]], state: State, noise: np.random.Generator
     ) -> tuple[FloatVector, State]:
         """Return the noised sum, divided by the expected number of clients, and the next norm."""
         norm = float(state[NORM].item())

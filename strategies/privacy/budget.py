@@ -1,6 +1,6 @@
 """The budget of a run: each round is accounted as it is sampled before it begins, and none begins that would exceed it.
 
-The release of a round is that of its sampler and its mechanism, with the clients that could be drawn in it (online, not
+The release of a round is what its mechanism says, of its sampler and the clients that could be drawn in it (online, not
 banned): so what is sampled is what is accounted. It is written down before anybody is asked, and stays so whatever
 comes of the round: of one that crashed, or whose step was not finite, nobody knows what was seen. A round for which
 nobody could be drawn asks nobody, and costs nothing.
@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 from strategies.composition import Composition
 from strategies.errors import StrategyError
@@ -36,32 +35,18 @@ class Budget:
             raise StrategyError(f"The key 'budget-delta' is {self.delta}, but must lie between 0 and 1.")
 
 
-@runtime_checkable
-class KnownSampler(Protocol):
-    """What a sampler that gives KNOWN_SAMPLING tells accountants."""
-
-    @property
-    def sampling(self) -> str:
-        """How it draws: one of `strategies.privacy.accounting.SAMPLINGS`."""
-
-    def rate(self, clients: int) -> float:
-        """Return the probability with which each of so many clients takes part."""
-
-
-def account(composition: Composition, budget: Budget, ledger: State, clients: int) -> State:
+def account(round: int, composition: Composition, budget: Budget, ledger: State, clients: int) -> State:
     """Return the ledger (as arrays) with the round that is about to begin, for which so many clients could be drawn.
 
-    It stays empty without a mechanism. Raises BudgetSpentError where that would exceed the budget.
+    It stays as it is where the mechanism says that the round releases nothing new. Raises BudgetSpentError where that
+    would exceed the budget.
     """
-    noise, sampler = composition.privacy.noise_multiplier, composition.sampler
-    if noise is None or clients == 0:
+    release = composition.privacy.release(round, composition.sampler, clients)
+    if release is None:
         return ledger
-    if not isinstance(sampler, KnownSampler):  # which the guarantees have refused already
-        raise StrategyError(f"Nobody knows with which probability {type(sampler).__name__} draws a client.")
-    from strategies.privacy.accounting import Release  # dp-accounting takes a second to import
     from strategies.privacy.ledger import Ledger
 
-    before, release = Ledger.of(ledger), Release(sampler.sampling, sampler.rate(clients), noise)  # type: ignore[arg-type]
+    before = Ledger.of(ledger)
     if budget.epsilon:
         try:
             before.check(release, budget.epsilon, budget.delta)

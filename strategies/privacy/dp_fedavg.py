@@ -31,11 +31,14 @@ import numpy as np
 
 from strategies.aggregators import NOTHING, Fold, LinearFold
 from strategies.errors import StrategyError
+from strategies.fixed_point import FixedPointSum
 from strategies.guarantees import Guarantees, Property
 from strategies.layout import ModelLayout
 from strategies.options import Options, flag, integer, number
+from strategies.privacy.accounting import Release
 from strategies.privacy.clipping import Clipping
 from strategies.privacy.noise import noised_mean
+from strategies.samplers import KnownSampler, Sampler
 from strategies.updates import FloatVector, State, Update
 
 logger = logging.getLogger(__name__)
@@ -89,6 +92,12 @@ class ClippedSum:
         """Whether there is a release says nothing of who took part."""
         return True
 
+    def release(self, round: int, sampler: Sampler, clients: int) -> Release | None:
+        """Return what a sample of so many clients lets out; where nobody can be drawn, nothing is."""
+        if not isinstance(sampler, KnownSampler):  # which the guarantees have refused already
+            raise StrategyError(f"Nobody knows with which probability {type(sampler).__name__} draws a client.")
+        return Release(sampler.sampling, sampler.rate(clients), self.noise_multiplier) if clients else None
+
     def clip(self, update: Update, config: Mapping[str, float], layout: ModelLayout) -> Update:
         """Shorten an update that is too long, and say whether it was, where that is counted."""
         return Clipping.from_config(config).clip(update, layout)
@@ -97,10 +106,10 @@ class ClippedSum:
         self, fold: Fold, clipping_norm: float, noise_multiplier: float, noise: np.random.Generator
     ) -> FloatVector:
         """Return (sum + N(0, (z S)^2)) / n, float32 [size], of a round with this S and z."""
-        if not isinstance(fold, LinearFold):  # which the guarantees have refused already
-            raise StrategyError("Noise for privacy belongs on a sum, but this aggregator has none.")
-        sensitivity = clipping_norm + ROUNDING * math.sqrt(fold.total.size)
-        return noised_mean(fold.total, noise_multiplier * sensitivity, self.expected_clients, noise)
+        total = total_of(fold)
+        return noised_mean(
+            total, noise_multiplier * sensitivity(clipping_norm, total.size), self.expected_clients, noise
+        )
 
 
 @dataclass(frozen=True)
@@ -123,10 +132,22 @@ class DPFedAvg(ClippedSum):
         return Clipping(self.clipping_norm, self.per_layer).to_config()
 
     def finish(
-        self, fold: Fold, metrics: Sequence[Mapping[str, float]], state: State, noise: np.random.Generator
+        self, round: int, fold: Fold, metrics: Sequence[Mapping[str, float]], state: State, noise: np.random.Generator
     ) -> tuple[FloatVector, State]:
         """Return the noised sum, divided by the expected number of clients."""
         return self.released(fold, self.clipping_norm, self.noise_multiplier, noise), state
+
+
+def total_of(fold: Fold) -> FixedPointSum:
+    """Return the exact sum that noise is put on."""
+    if not isinstance(fold, LinearFold):  # which the guarantees have refused already
+        raise StrategyError("Noise for privacy belongs on a sum, but this aggregator has none.")
+    return fold.total
+
+
+def sensitivity(clipping_norm: float, size: int) -> float:
+    """Return by how much one client can move the sum of updates of this length."""
+    return clipping_norm + ROUNDING * math.sqrt(size)
 
 
 def common(options: Options) -> tuple[int, float, float]:

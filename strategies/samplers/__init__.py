@@ -8,12 +8,13 @@ from strategies.samplers.drawing import draw, draw_independently, draw_weighted
 from strategies.samplers.fixed_size import FixedSize, asked
 from strategies.samplers.poisson import PoissonSampler
 from strategies.samplers.power_of_choice import PowerOfChoice
-from strategies.samplers.sampler import Losses, Sampler, no_losses
+from strategies.samplers.sampler import KnownSampler, Losses, Sampler, no_losses
 from strategies.samplers.uniform import UniformSampler
 from strategies.samplers.weighted import WeightedSampler
 
 __all__ = [
     "FixedSize",
+    "KnownSampler",
     "Losses",
     "PoissonSampler",
     "PowerOfChoice",

@@ -20,6 +20,7 @@ from strategies.errors import StrategyError
 from strategies.guarantees import Guarantees, Property
 from strategies.options import Options, integer, number
 from strategies.population import ClientInfo
+from strategies.privacy.accounting import Sampling
 from strategies.samplers.drawing import draw_independently
 from strategies.samplers.fixed_size import check_size, refuse_all
 from strategies.samplers.sampler import PURPOSE, Losses, no_losses
@@ -54,7 +55,7 @@ class PoissonSampler:
         return Guarantees(gives=frozenset({Property.KNOWN_SAMPLING}))
 
     @property
-    def sampling(self) -> str:
+    def sampling(self) -> Sampling:
         """How accountants call it."""
         return "poisson"
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from strategies.errors import StrategyError
 from strategies.guarantees import Guarantees
 from strategies.population import ClientInfo
+from strategies.privacy.accounting import Sampling
 
 PURPOSE = "cohort"
 
@@ -42,3 +43,15 @@ class Sampler(Protocol):
 
     def sample(self, round: int, clients: Sequence[ClientInfo], seed: int, losses: Losses = no_losses) -> list[str]:
         """Return the ids of the cohort, sorted. ``clients`` are those there are now, sorted by id (`Population`)."""
+
+
+@runtime_checkable
+class KnownSampler(Protocol):
+    """What a sampler that gives KNOWN_SAMPLING tells accountants."""
+
+    @property
+    def sampling(self) -> Sampling:
+        """How it draws."""
+
+    def rate(self, clients: int) -> float:
+        """Return the probability with which each of so many clients takes part."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from strategies.guarantees import Guarantees, Property
 from strategies.population import ClientInfo
+from strategies.privacy.accounting import Sampling
 from strategies.samplers.drawing import draw
 from strategies.samplers.fixed_size import FixedSize
 from strategies.samplers.sampler import PURPOSE, Losses, no_losses
@@ -27,7 +28,7 @@ class UniformSampler(FixedSize):
         return Guarantees(gives=frozenset({Property.KNOWN_SAMPLING} if self.goal == 0 else ()))
 
     @property
-    def sampling(self) -> str:
+    def sampling(self) -> Sampling:
         """How accountants call it."""
         return "fixed"
 

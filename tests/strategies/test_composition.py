@@ -115,7 +115,7 @@ class CountingDP(NoPrivacy):
         return replace(update, delta=update.delta * np.float32(min(1.0, config["clip"] / max(norm, 1e-12))))
 
     def finish(
-        self, fold: Fold, metrics: Sequence[Mapping[str, float]], state: State, noise: np.random.Generator
+        self, round: int, fold: Fold, metrics: Sequence[Mapping[str, float]], state: State, noise: np.random.Generator
     ) -> tuple[FloatVector, State]:
         assert isinstance(fold, LinearFold)
         return fold.total.divided_by(self.expected), {**state, "rounds": state["rounds"] + 1}  # type: ignore[operator]
@@ -142,7 +142,7 @@ def one_round(strategy: Composition, *updates: Update) -> tuple[FloatVector, Sta
         payload = strategy.codec.encode(strategy.privacy.clip(update, config, LAYOUT).delta, seed=0)
         received = replace(update, delta=strategy.codec.decode(payload, 3))
         fold.add(strategy.privacy.clip(received, config, LAYOUT))
-    delta, state = strategy.privacy.finish(fold, [], state, np.random.default_rng(0))
+    delta, state = strategy.privacy.finish(1, fold, [], state, np.random.default_rng(0))
     weights, _ = strategy.server_optimizer.step(np.zeros(3, dtype=np.float32), delta, strategy.server_optimizer.init(3))
     return weights, state
 

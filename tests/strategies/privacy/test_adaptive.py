@@ -27,7 +27,7 @@ def one_round(
         clipped = rule.clip(Update("a", delta.astype(np.float32), 1.0), rule.config(state), LAYOUT)
         fold.add(clipped)
         metrics.append(clipped.metrics)
-    return rule.finish(fold, metrics, state, noise)
+    return rule.finish(1, fold, metrics, state, noise)
 
 
 def norm_of(state: State) -> float:
@@ -94,7 +94,7 @@ def test_a_bit_moves_the_count_by_half_and_whoever_lies_by_no_more() -> None:
 
     def after(*told: float) -> float:
         metrics = [{"within-clipping-norm": bit} for bit in told]
-        return norm_of(rule.finish(fold, metrics, rule.init(3), np.random.default_rng(0))[1])
+        return norm_of(rule.finish(1, fold, metrics, rule.init(3), np.random.default_rng(0))[1])
 
     assert after() == 1.0  # a share of one half
     assert after(1.0) == pytest.approx(math.exp(-0.2 * 0.5 / 4)) == after(1e12)

@@ -26,7 +26,7 @@ def released(rule: DPFedAvg, *deltas: tuple[float, float], seed: int = 0) -> np.
     for delta in deltas:
         update = Update("a", np.array(delta, np.float32), 1000.0)
         fold.add(rule.clip(update, rule.config(state), LAYOUT))
-    delta, after = rule.finish(fold, [{} for _ in deltas], state, np.random.default_rng(seed))
+    delta, after = rule.finish(1, fold, [{} for _ in deltas], state, np.random.default_rng(seed))
     assert after == state
     return delta
 
@@ -48,7 +48,7 @@ def test_the_noise_is_the_same_however_many_come(came: int) -> None:
 def test_rounding_in_fixed_point_is_part_of_the_sensitivity() -> None:
     """Of a model so large and a norm so small that it shows: 2^-33 sqrt(10^6) = 1.2e-7 beside 1e-7."""
     size = 10**6
-    delta, _ = DPFedAvg(1, 1.0, 1e-7).finish(WeightedMean().start(size), [], {}, np.random.default_rng(3))
+    delta, _ = DPFedAvg(1, 1.0, 1e-7).finish(1, WeightedMean().start(size), [], {}, np.random.default_rng(3))
     expected = 1e-7 + 2**-33 * math.sqrt(size)
     assert np.std(delta.astype(np.float64)) == pytest.approx(expected, rel=0.004)  # of 5.6 deviations
 
@@ -78,7 +78,7 @@ def test_no_noise_says_no_privacy(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_noise_without_a_sum_is_refused() -> None:
     with pytest.raises(StrategyError, match="belongs on a sum"):
-        DPFedAvg(4).finish(CoordinateMedian().start(2, {}), [], {}, np.random.default_rng(0))
+        DPFedAvg(4).finish(1, CoordinateMedian().start(2, {}), [], {}, np.random.default_rng(0))
 
 
 def test_the_strategy_draws_by_chance_and_lets_all_count_the_same() -> None:
