@@ -17,28 +17,26 @@ from typing import ClassVar
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, ConfigRecordValues, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Result
+from flwr.serverapp.strategy import Result, Strategy
 
 from strategies import wire
 from strategies.bans import Bans
 from strategies.census import Census
-from strategies.clock import World
+from strategies.clock import World, simulated_seconds
 from strategies.composition import Composition
 from strategies.errors import StrategyError
 from strategies.evaluation import evaluators, gather
 from strategies.pace import Pace, Synchronous
 from strategies.population import Population
+from strategies.privacy.budget import BudgetSpentError
 from strategies.privacy.noise import derived_noise, system_noise
-from strategies.records import ClientScores
+from strategies.records import ClientScores, RoundRecord
 from strategies.requests import NOTHING, Correspondence, RequestWriter, packs_for
-from strategies.round_loop import CentralEvaluation as CentralEvaluation  # part of this module's interface
-from strategies.round_loop import Observer, RoundLoop
 from strategies.rounds import RoundInFlight, RoundProgress, rate_of
-from strategies.run_state import Journal, NoJournal
 from strategies.selection import losses_by, select
 from strategies.server_model import ServerModel
 from strategies.step_fold import StepFold
-from strategies.terms import RoundRules, RoundTerms
+from strategies.terms import RoundRules, RoundTerms, due
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +48,11 @@ WITHHELD = (
     "('allow-unprotected-metrics')."
 )
 
+Observer = Callable[[RoundRecord], None]
+CentralEvaluation = Callable[[int, ArrayRecord], MetricRecord | None]
 
-class FederatedStrategy(RoundLoop):
+
+class FederatedStrategy(Strategy):
     """Federated training with the parts of a `Composition`.
 
     ``round_config`` gives the settings that are sent to clients in a round ("learning-rate", ...). Observers are called
@@ -70,7 +71,6 @@ class FederatedStrategy(RoundLoop):
         census: Census | None = None,
         round_config: Callable[[int], Mapping[str, ConfigRecordValues]] = lambda round: {},
         observers: Sequence[Observer] = (),
-        journal: Journal | None = None,
     ) -> None:
         if not isinstance(composition.pace, self.runs):
             raise StrategyError(f"'{composition.name}' runs at another pace: 'strategy_class' says in which class.")
@@ -79,8 +79,8 @@ class FederatedStrategy(RoundLoop):
         self.seed = seed
         self.round_config = round_config
         self.observers = observers
-        self.journal = journal or NoJournal()
         self.census = census
+        self.arrays: ArrayRecord | None = None
         self.model = ServerModel(composition, noise=self._noise)
         self.bans = Bans(self.rules.bans)
         self._progress = RoundProgress(0)
@@ -94,6 +94,48 @@ class FederatedStrategy(RoundLoop):
         logger.info("Strategy %s: %s", self.composition.name, parts)
         if self._withholds:
             logger.info("%s", WITHHELD)
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: CentralEvaluation | None = None,
+    ) -> Result:
+        """Train for ``num_rounds`` rounds, each waiting at most ``timeout`` seconds for the clients.
+
+        ``evaluate_fn(round, arrays)`` evaluates centrally; it sees round 0, the initial weights, first. Returns the
+        final arrays and the metrics of each round; fewer rounds where the budget of privacy is spent before. Raises
+        StrategyError when too many rounds in a row are skipped.
+        """
+        self._timeout = timeout
+        self._begin(grid)
+        self.summary()
+        result = Result()
+        self.arrays = result.arrays = initial_arrays
+        self._progress = RoundProgress(0)
+        self._finish_round(grid, result, evaluate_fn, None)
+        skipped = 0  # in a row
+        for number in range(1, num_rounds + 1):
+            scores = None
+            try:
+                self._train(grid, number, result, timeout, train_config or ConfigRecord())
+            except BudgetSpentError as spent:
+                if number == 1:
+                    raise
+                logger.warning("The run ends before round %d: %s", number, spent)
+                break
+            if not self._withholds and due(number, self.rules.federated_evaluate_every, num_rounds):
+                scores = self._evaluate(grid, number, result, timeout, evaluate_config or ConfigRecord())
+            central = evaluate_fn if due(number, self.rules.evaluate_every, num_rounds) else None
+            self._finish_round(grid, result, central, scores)
+            if not self._progress.drawn_empty:
+                skipped = skipped + 1 if self._progress.fruitless else 0
+            self._progress.end_run_if_hopeless(skipped, self.rules.max_skipped_rounds)
+        return result
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -173,6 +215,20 @@ class FederatedStrategy(RoundLoop):
         scores = gather(self._letters, replies, self._progress.round, self.rules.limits.max_weight)
         self._progress.add_bytes(self._letters.bytes_down, self._letters.bytes_up)
         return scores
+
+    def _finish_round(
+        self, grid: Grid, result: Result, evaluate_fn: CentralEvaluation | None, scores: ClientScores | None
+    ) -> None:
+        progress, central = self._progress, None
+        progress.simulated_seconds = simulated_seconds(grid)
+        if evaluate_fn is not None:
+            with progress.phase("evaluate-central"):
+                central = evaluate_fn(progress.round, result.arrays)
+        if central is not None:
+            result.evaluate_metrics_serverapp[progress.round] = central
+        record = progress.record(None if central is None else wire.scalars(central), scores)
+        for observer in self.observers:
+            observer(record)
 
     # The parts of a round.
 
