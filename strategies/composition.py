@@ -10,7 +10,8 @@ Who calls what in a round (the order of DESIGN.md's picture; everything here is 
     delta, state   = privacy.finish(round, fold, metrics, state, noise)   noise on the sum, or just fold.result()
     weights, state = server_optimizer.step(weights, delta, state)
 
-Codec and privacy are only protocols here, with the identity of each; the mechanisms are in `strategies.privacy`.
+Privacy is only a protocol here, with its identity; the mechanisms are in `strategies.privacy`, as codecs are in
+`strategies.compression`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from typing import NoReturn, Protocol, Self
 import numpy as np
 
 from strategies.aggregators import Aggregator, Fold
-from strategies.errors import LayoutError, StrategyError
+from strategies.compression.codec import Codec as Codec  # part of this module's interface, as Dense is
+from strategies.compression.codec import Dense as Dense
+from strategies.errors import StrategyError
 from strategies.guarantees import Guarantees, Property
 from strategies.layout import ModelLayout
 from strategies.local_objective import LocalObjective, PlainObjective
@@ -31,30 +34,7 @@ from strategies.pace import Pace, Synchronous
 from strategies.privacy.accounting import Release
 from strategies.samplers import Sampler
 from strategies.server_optimizers import ServerOptimizer
-from strategies.updates import AnyArray, FloatVector, State, Update
-
-
-class Codec(Protocol):
-    """How a flat delta is written for the wire and read again: both halves, so that they are tested together.
-
-    A codec remembers nothing: error feedback keeps the residual ``delta - decode(encode(delta))`` outside, per client.
-    What is random in it comes from ``seed``; what the decoder must know of that (the support of random-k) is part of
-    the payload.
-    """
-
-    @property
-    def guarantees(self) -> Guarantees:
-        """What the codec gives (SINGLE_UPDATES, unless it masks them) and needs (LINEAR, where it masks)."""
-
-    def encode(self, delta: FloatVector, seed: int) -> dict[str, AnyArray]:
-        """Write a delta, float32 [size], as arrays by name."""
-
-    def decode(self, payload: Mapping[str, AnyArray], size: int) -> FloatVector:
-        """Read a delta, float32 [size].
-
-        The payload comes from another process: whatever is wrong with it raises LayoutError, before memory beyond the
-        model's size is taken.
-        """
+from strategies.updates import FloatVector, State, Update
 
 
 class Privacy(Protocol):
@@ -102,31 +82,6 @@ class Privacy(Protocol):
         expected number of clients and not by the one that came. ``metrics`` are those of each update that counts;
         ``noise`` is where all randomness comes from.
         """
-
-
-@dataclass(frozen=True)
-class Dense:
-    """No compression: the delta itself, under the name "delta"."""
-
-    @property
-    def guarantees(self) -> Guarantees:
-        """Single updates, in the clear, that can be added up as they are."""
-        return Guarantees(gives=frozenset({Property.SINGLE_UPDATES, Property.NODE_SUMS}))
-
-    def encode(self, delta: FloatVector, seed: int) -> dict[str, AnyArray]:
-        """Return the delta as it is."""
-        return {"delta": delta}
-
-    def decode(self, payload: Mapping[str, AnyArray], size: int) -> FloatVector:
-        """Return the delta after checking name, dtype and shape."""
-        if set(payload) != {"delta"}:
-            raise LayoutError("malformed", f"A dense update holds one array 'delta', but holds {sorted(payload)}.")
-        delta = payload["delta"]
-        if delta.dtype != np.float32:
-            raise LayoutError("dtype", f"A dense update must be float32, but is {delta.dtype.name}.")
-        if delta.shape != (size,):
-            raise LayoutError("shape", f"A dense update must have the shape ({size},), but has {delta.shape}.")
-        return delta.astype(np.float32, copy=False)
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from flwr.common.constant import ErrorCode
 
 from strategies import wire
 from strategies.admission import Limits, Reason, judge, judge_partial
-from strategies.composition import Codec
+from strategies.compression.codec import Codec
 from strategies.errors import LayoutError, StrategyError
 from strategies.exchange import NOT_SENT, UNREADABLE
 from strategies.fixed_point import FixedPointSum
-from strategies.updates import PartialSum, Update
+from strategies.updates import AnyArray, PartialSum, Update
 
 DETAIL_LENGTH = 500
 
@@ -116,6 +116,7 @@ class ReplyReader:
     ``weights`` are those the clients started from; ``clip`` is the privacy's bound on an update, applied again after
     decoding; ``summed`` tells whether the round's rule takes partial sums. ``described`` holds how many examples
     clients said to have before the training, the most that each can claim; a client that is not in it said nothing.
+    ``round_seed`` is what the clients' codecs have in common.
     """
 
     weights: wire.GlobalWeights
@@ -124,6 +125,7 @@ class ReplyReader:
     limits: Limits
     summed: bool
     described: Mapping[str, int] = field(default_factory=dict)
+    round_seed: int = 0
 
     def read(self, reply: Message, asked: Sequence[str]) -> list[Outcome]:
         """Return what became of each client in ``asked``; never raises for what a client sent."""
@@ -163,8 +165,7 @@ class ReplyReader:
     def _single(self, pack: Pack, payload: Mapping[str, Array], position: int) -> Outcome:
         client, metrics = pack.clients[position], pack.metrics[position]
         try:
-            arrays = {name: wire.decode(array) for name, array in payload.items()}
-            delta = self.codec.decode(arrays, self.weights.layout.size)
+            delta = self.codec.decode(_only_array(payload), self.weights.layout.size, self.round_seed)
         except LayoutError as error:
             return Rejection(client, Reason(error.reason), str(error))
         return self._judged(Update(client, delta, metrics.get(wire.NUM_EXAMPLES, np.nan), metrics))
@@ -185,6 +186,12 @@ class ReplyReader:
         update = self.clip(update)
         reason = judge(update, self.weights.layout.size, self.limits, self.described)
         return update if reason is None else Rejection(update.client, reason)
+
+
+def _only_array(payload: Mapping[str, Array]) -> AnyArray:
+    if set(payload) != {wire.DELTA}:
+        raise LayoutError("malformed", f"An update is one array '{wire.DELTA}', but {len(payload)} were sent.")
+    return wire.decode(payload[wire.DELTA])
 
 
 def payloads(arrays: ArrayRecord) -> dict[str, dict[str, Array]]:
