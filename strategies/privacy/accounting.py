@@ -42,7 +42,8 @@ ORDERS: tuple[float, ...] = (*(1 + x / 10 for x in range(1, 100)), *range(11, 64
 """dp-accounting's own; written down here, for checkpoints hold vectors over them."""
 
 PLD_EPSILON, PLD_NOISE = 50.0, 0.3  # beyond these PLD takes minutes, and there is no privacy worth the name
-PLD_RELEASES = 8  # different ones, which take half a second each
+PLD_RELEASES = 8  # different ones, which take a tenth of a second each
+FINEST, COARSEST, STEPS = 1e-4, 1e-3, 30  # of the grid of PLD; a deviation of a release's privacy loss has so many
 
 
 @dataclass(frozen=True)
@@ -164,23 +165,46 @@ def known_to_pld(releases: Mapping[Release, int], rdp: float) -> bool:
 
 
 def pld_epsilon(releases: Mapping[Release, int], delta: float) -> float:
-    """Return the epsilon of so many of each of these releases by PLD, in a second or less each where z is near 1."""
+    """Return the epsilon of so many of each of these releases by PLD.
+
+    Takes hundredths of a second for each different release, tenths for one that is met for the first time.
+    """
+    return _pld_epsilon(tuple(sorted(releases.items(), key=repr)), delta)
+
+
+@lru_cache(maxsize=64)
+def _pld_epsilon(releases: tuple[tuple[Release, int], ...], delta: float) -> float:
     from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism, identity
 
-    whole = identity()
-    for release, count in releases.items():
-        if release.sampling == "none" and count > 0:  # together they are one Gaussian mechanism of less noise
-            whole = whole.compose(from_gaussian_mechanism(release.noise_multiplier / math.sqrt(count)))
-        elif release.rate > 0 and count > 0:
-            whole = whole.compose(_privacy_loss(release).self_compose(count))
+    released = [(release, count) for release, count in releases if release.rate > 0 and count > 0]
+    grid = min((_grid(release) for release, _ in released), default=FINEST)
+    whole = identity(value_discretization_interval=grid)
+    for release, count in released:
+        if release.sampling == "none":  # together they are one Gaussian mechanism of less noise
+            noise = release.noise_multiplier / math.sqrt(count)
+            whole = whole.compose(from_gaussian_mechanism(noise, value_discretization_interval=grid))
+        else:
+            whole = whole.compose(_privacy_loss(release, grid).self_compose(count))
     return float(whole.get_epsilon_for_delta(delta))
 
 
+def _grid(release: Release) -> float:
+    """Return the interval of the grid that a release's privacy losses are rounded up to.
+
+    Beside losses that vary by q sqrt(exp(1 / z^2) - 1), a thirtieth of that is little: epsilon grows by a ten
+    thousandth or less, and is found ten times faster than on dp-accounting's own grid, the finest here.
+    """
+    deviation = release.rate * math.sqrt(math.expm1(min(50.0, release.noise_multiplier**-2)))
+    return min(COARSEST, max(FINEST, deviation / STEPS))
+
+
 @lru_cache(maxsize=PLD_RELEASES)
-def _privacy_loss(release: Release) -> Any:
+def _privacy_loss(release: Release, grid: float) -> Any:
     from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism
 
-    return from_gaussian_mechanism(release.noise_multiplier, sampling_prob=release.rate)
+    return from_gaussian_mechanism(
+        release.noise_multiplier, value_discretization_interval=grid, sampling_prob=release.rate
+    )
 
 
 def neighbours(adjacency: Adjacency) -> Any:

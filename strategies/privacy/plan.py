@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
+
+from scipy.optimize import brentq
 
 from strategies.errors import StrategyError
 from strategies.privacy.accounting import (
@@ -18,6 +20,7 @@ from strategies.privacy.accounting import (
     Sampling,
     epsilons,
     neighbours,
+    pld_epsilon,
     quiet_accountant,
 )
 
@@ -124,8 +127,6 @@ def with_least_noise(plan: Plan, epsilon: float) -> Plan:
     It lies at most `TOLERANCE` above the smallest, and never below `LEAST_NOISE`, or `PLD_NOISE` by PLD. Raises
     StrategyError where adaptive clipping does not allow as much noise, or where no noise is enough.
     """
-    import dp_accounting as dp
-
     if not 0 < epsilon <= PLD_EPSILON:
         raise StrategyError(
             f"The epsilon to keep to is {epsilon:g}, but must be above 0 and at most {PLD_EPSILON:g}; above 10 it says "
@@ -133,7 +134,7 @@ def with_least_noise(plan: Plan, epsilon: float) -> Plan:
         )
     if _with_noise(plan, LEAST_NOISE).after(plan.rounds).rdp <= epsilon:
         return replace(plan, noise_multiplier=LEAST_NOISE)
-    noise = _calibrated(plan, epsilon, dp.rdp.RdpAccountant, dp.LowerEndpointAndGuess(LEAST_NOISE, 1.0))
+    noise = _calibrated_by_rdp(plan, epsilon)
     found = _with_noise(plan, noise).after(plan.rounds)
     if found.pld is not None and found.pld < epsilon:
         least = noise
@@ -141,7 +142,7 @@ def with_least_noise(plan: Plan, epsilon: float) -> Plan:
             if least == PLD_NOISE:
                 return replace(plan, noise_multiplier=least)
             least = max(PLD_NOISE, STEP * least)
-        noise = _calibrated(plan, epsilon, dp.pld.PLDAccountant, dp.ExplicitBracketInterval(least, noise))
+        noise = _calibrated_by_pld(plan, epsilon, least, noise)
     return replace(plan, noise_multiplier=noise)
 
 
@@ -150,14 +151,27 @@ def _with_noise(plan: Plan, noise_multiplier: float) -> Plan:
     return replace(plan, noise_multiplier=noise_multiplier, adaptive=False)
 
 
-def _calibrated(plan: Plan, epsilon: float, accountant: Callable[..., Any], interval: Any) -> float:
+def _calibrated_by_rdp(plan: Plan, epsilon: float) -> float:
     import dp_accounting as dp
 
     def event(noise_multiplier: float) -> Any:
         return dp.SelfComposedDpEvent(_with_noise(plan, noise_multiplier).release.event, plan.rounds)
 
     def fresh() -> Any:
-        return accountant(neighboring_relation=neighbours(plan.adjacency))
+        return dp.rdp.RdpAccountant(neighboring_relation=neighbours(plan.adjacency))
 
+    interval = dp.LowerEndpointAndGuess(LEAST_NOISE, 1.0)
     with quiet_accountant():
         return float(dp.calibrate_dp_mechanism(fresh, event, epsilon, plan.delta, interval, tol=TOLERANCE))
+
+
+def _calibrated_by_pld(plan: Plan, epsilon: float, least: float, enough: float) -> float:
+    """Search between two noise multipliers, by the same figures that a run is accounted with."""
+
+    def excess(noise_multiplier: float) -> float:
+        return pld_epsilon({_with_noise(plan, noise_multiplier).release: plan.rounds}, plan.delta) - epsilon
+
+    noise = float(brentq(excess, least, enough, xtol=TOLERANCE / 2))
+    while excess(noise) > 0:
+        noise += TOLERANCE / 2
+    return noise

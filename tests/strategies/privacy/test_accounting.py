@@ -192,3 +192,14 @@ def test_a_delta_that_is_none(delta: float) -> None:
 def test_two_adjacencies_are_not_accounted_together() -> None:
     with pytest.raises(StrategyError, match="one client replaced, one client more or less"):
         epsilons({Release("fixed", 0.1, 1.0): 1, Release("poisson", 0.1, 1.0): 1}, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("rate", "noise", "rounds"), [(256 / 60000, 1.1, 14063), (50 / 190, 2.0, 100), (0.05, 5.0, 10_000)]
+)
+def test_the_grid_of_pld_costs_next_to_nothing_and_never_less(rate: float, noise: float, rounds: int) -> None:
+    """Beside dp-accounting's own grid, of 1e-4."""
+    fine = privacy_loss_distribution.from_gaussian_mechanism(noise, sampling_prob=rate)
+    exact = fine.self_compose(rounds).get_epsilon_for_delta(1e-5)
+    found = accounting.pld_epsilon({Release("poisson", rate, noise): rounds}, 1e-5)
+    assert exact * (1 - 1e-9) <= found <= exact * (1 + 2e-4)
