@@ -194,15 +194,19 @@ def _one_thread() -> None:
 
 
 def _worker(context: Context, hosting: Hosting = hosted_clients) -> Worker:
-    return _kept_worker(hosting, tuple(context.run_config.items()), tuple(context.node_config.items()))
+    run_config, node_config = tuple(context.run_config.items()), tuple(context.node_config.items())
+    return _kept_worker(hosting, run_config, node_config, is_simulated(context.node_config))
 
 
 @functools.lru_cache(maxsize=4)
 def _kept_worker(
-    hosting: Hosting, run_config: tuple[tuple[str, object], ...], node_config: tuple[tuple[str, object], ...]
+    hosting: Hosting,
+    run_config: tuple[tuple[str, object], ...],
+    node_config: tuple[tuple[str, object], ...],
+    simulated: bool,
 ) -> Worker:
     config = RunConfig.from_run_config(dict(run_config))
-    return Worker(config, hosting(config, dict(node_config)), is_simulated(dict(node_config)))
+    return Worker(config, hosting(config, dict(node_config)), simulated)
 
 
 app = client_app()

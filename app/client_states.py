@@ -12,7 +12,7 @@ from pathlib import Path
 from flwr.app import Context
 
 from app.errors import UserError
-from app.hosting import is_simulated
+from app.hosting import hosts_any
 from app.run_directory import RunDirectory
 from app.user_paths import state_folder, user_path
 from strategies.client_state import ClientStates, file_name
@@ -27,7 +27,7 @@ def client_states(context: Context, run: str) -> ClientStates:
     """
     if STATE_DIR in context.node_config:
         folder = user_path(str(context.node_config[STATE_DIR]), STATE_DIR)
-    elif is_simulated(context.node_config):
+    elif hosts_any(context.node_config):
         return ClientStates(_in_run_directory(Path(run)), durable=False)
     else:
         folder = state_folder()

@@ -1,7 +1,7 @@
 """Which clients a node hosts and where their data lie: read from its ``--node-config`` and the run config.
 
-- A node of a simulation (its config has Flower's ``partition-id`` and no ``client-id``) can host every client that the
-  run config's data set is cut into.
+- A node of a simulation (its config has Flower's ``partition-id``, and neither ``client-id`` nor ``data-path``) can
+  host every client that the run config's data set is cut into. A deployed one with such a config can too.
 - A deployed node names its own: ``client-id`` (several with commas between them) and ``data-path``, an ``.npz`` file or
   a folder of TFRecords; the keys of a file follow after a '?' as in ``dataset`` ("own.npz?y=label&classes=10"). Without
   a ``data-path`` the named clients are those of the run config's data set; without a ``client-id`` the node hosts every
@@ -20,6 +20,7 @@ from app.compose import data_spec
 from app.config import RunConfig
 from app.config_sentences import did_you_mean
 from app.errors import UserError
+from app.simulated_process import in_simulation
 from app.user_paths import user_path
 from strategies.population import ClientInfo
 from tasks.data import ClientData, FederatedData
@@ -62,9 +63,14 @@ class Hosted:
         return self.names[client]
 
 
-def is_simulated(node_config: NodeConfig) -> bool:
-    """Tell whether the node belongs to a simulation, in which processes live from message to message."""
+def hosts_any(node_config: NodeConfig) -> bool:
+    """Tell whether the node can host every client, as those of a simulation do."""
     return "partition-id" in node_config and not {"client-id", "data-path"} & node_config.keys()
+
+
+def is_simulated(node_config: NodeConfig) -> bool:
+    """Tell whether the node certainly belongs to a simulation, in which processes live from message to message."""
+    return hosts_any(node_config) and in_simulation()
 
 
 def hosted_clients(config: RunConfig, node_config: NodeConfig) -> Hosted:
@@ -83,7 +89,7 @@ def hosted_clients(config: RunConfig, node_config: NodeConfig) -> Hosted:
     names = {client: client for client in data.client_ids}
     if "client-id" in node_config:
         names = _named(str(node_config["client-id"]), data)
-    elif not is_simulated(node_config) and _is_nameless(node_config, data):
+    elif not hosts_any(node_config) and _is_nameless(node_config, data):
         raise UserError(
             'The node does not say which client it is: start the SuperNode with --node-config \'client-id="NAME" '
             'data-path="FILE.npz"\'.'

@@ -13,6 +13,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.app.user_config import UserConfig
 from flwr.clientapp import ClientApp
 
+from app.simulated_process import simulated_here
 from simulation.virtual import RUN_ID, VirtualGrid, answer
 from strategies.client import client_errors_raised
 
@@ -79,7 +80,8 @@ class InlineGrid(VirtualGrid):
 
     def _execute(self, message: Message) -> Message:
         context = self._contexts[message.metadata.dst_node_id]
-        if not self.raise_client_errors:
-            return answer(self.client_app, message, context)
-        with client_errors_raised():
-            return self.client_app(message=message, context=context)
+        with simulated_here():
+            if not self.raise_client_errors:
+                return answer(self.client_app, message, context)
+            with client_errors_raised():
+                return self.client_app(message=message, context=context)

@@ -13,11 +13,14 @@ from flwr.supercore.task_identity import TaskIdentity
 TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
 from app.client import app, _worker
 from app.config import RunConfig
+from app.simulated_process import simulated_here
 config = RunConfig.from_run_config(
     {"dataset": "tasks.datasets.demo:digits_silos", "partition": "natural", "clients-per-round": 0}
 ).to_run_config()
 context = Context(1, 1, {"partition-id": 0, "num-partitions": 1}, RecordDict(), config)
-ask = lambda kind, **records: app(Message(RecordDict(records), 1, kind), context).content
+def ask(kind, **records):
+    with simulated_here():
+        return app(Message(RecordDict(records), 1, kind), context).content
 ask("query.describe", config=ConfigRecord({}))
 from strategies import wire
 weights = wire.array_record({w.path: w.numpy() for w in _worker(context).task.build_model().weights})
