@@ -76,6 +76,10 @@ class WorldGrid(WrappedGrid):
         """Return the simulated seconds since the start of the run."""
         return self._now
 
+    def set_clock(self, seconds: float) -> None:
+        """Let this be the present time."""
+        self._now = seconds
+
     def online(self, clients: Sequence[str]) -> list[str]:
         """Return those of these clients that are online now, in their order."""
         crowd = self._crowd_of(clients)

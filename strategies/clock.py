@@ -21,6 +21,9 @@ class World(Protocol):
     def now(self) -> float:
         """Return the simulated seconds since the start of the run."""
 
+    def set_clock(self, seconds: float) -> None:
+        """Let this be the present time: where a run goes on that was left then."""
+
     def online(self, clients: Sequence[str]) -> list[str]:
         """Return those of these clients that can be selected now."""
 

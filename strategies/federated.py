@@ -1,9 +1,9 @@
-"""The round loop that all strategies share: a Flower ``Strategy`` made of a few parts and rules.
+"""What a round is, for all strategies: a Flower ``Strategy`` made of a few parts and rules.
 
-Differences from Flower's own ``Strategy.start``: clients with stable ids are sampled instead of nodes; many clients
-travel in one message; replies are folded into the aggregate as they arrive, so that the server's memory does not grow
-with the cohort; no reply can hurt the run; a round has a deadline and a least number of replies; each round ends with a
-record. The four methods of Flower's interface can also be called one by one.
+Differences from Flower's own (see also `strategies.round_loop`): clients with stable ids are sampled instead of nodes;
+many clients travel in one message; replies are folded into the aggregate as they arrive, so that the server's memory
+does not grow with the cohort; no reply can hurt the run; a round has a deadline and a least number of replies. The four
+methods of Flower's interface can also be called one by one.
 
 What a round costs depends on its cohort and not on the population: `strategies.clock.online` says where it does.
 """
@@ -17,26 +17,29 @@ from typing import ClassVar
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, ConfigRecordValues, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Result, Strategy
+from flwr.serverapp.strategy import Result
 
 from strategies import wire
 from strategies.bans import Bans
 from strategies.census import Census
-from strategies.clock import World, simulated_seconds
+from strategies.clock import World
 from strategies.composition import Composition
 from strategies.errors import StrategyError
 from strategies.evaluation import evaluators, gather
 from strategies.pace import Pace, Synchronous
 from strategies.population import Population
-from strategies.privacy.budget import BudgetSpentError
 from strategies.privacy.noise import derived_noise, system_noise
-from strategies.records import ClientScores, RoundRecord
+from strategies.records import ClientScores
 from strategies.requests import NOTHING, Correspondence, RequestWriter, packs_for
+from strategies.round_loop import CentralEvaluation as CentralEvaluation  # part of this module's interface, as Observer
+from strategies.round_loop import Observer as Observer
+from strategies.round_loop import RoundLoop
 from strategies.rounds import RoundInFlight, RoundProgress, rate_of
+from strategies.run_state import NOWHERE, Journal
 from strategies.selection import losses_by, select
 from strategies.server_model import ServerModel
 from strategies.step_fold import StepFold
-from strategies.terms import RoundRules, RoundTerms, due
+from strategies.terms import RoundRules, RoundTerms
 
 logger = logging.getLogger(__name__)
 
@@ -48,16 +51,13 @@ WITHHELD = (
     "('allow-unprotected-metrics')."
 )
 
-Observer = Callable[[RoundRecord], None]
-CentralEvaluation = Callable[[int, ArrayRecord], MetricRecord | None]
 
-
-class FederatedStrategy(Strategy):
+class FederatedStrategy(RoundLoop):
     """Federated training with the parts of a `Composition`.
 
     ``round_config`` gives the settings that are sent to clients in a round ("learning-rate", ...). Observers are called
-    with each round's record. A ``census`` that has been started already is used as it is. ``arrays`` are the weights of
-    the last round that counted, also while `start` is running and after it has raised.
+    with each round's record, and then the ``journal`` with the run's state. A ``census`` that has been started already
+    is used as it is.
     """
 
     runs: ClassVar[type[Pace]] = Synchronous
@@ -71,6 +71,7 @@ class FederatedStrategy(Strategy):
         census: Census | None = None,
         round_config: Callable[[int], Mapping[str, ConfigRecordValues]] = lambda round: {},
         observers: Sequence[Observer] = (),
+        journal: Journal = NOWHERE,
     ) -> None:
         if not isinstance(composition.pace, self.runs):
             raise StrategyError(f"'{composition.name}' runs at another pace: 'strategy_class' says in which class.")
@@ -79,8 +80,8 @@ class FederatedStrategy(Strategy):
         self.seed = seed
         self.round_config = round_config
         self.observers = observers
+        self.journal = journal
         self.census = census
-        self.arrays: ArrayRecord | None = None
         self.model = ServerModel(composition, noise=self._noise)
         self.bans = Bans(self.rules.bans)
         self._progress = RoundProgress(0)
@@ -94,48 +95,6 @@ class FederatedStrategy(Strategy):
         logger.info("Strategy %s: %s", self.composition.name, parts)
         if self._withholds:
             logger.info("%s", WITHHELD)
-
-    def start(
-        self,
-        grid: Grid,
-        initial_arrays: ArrayRecord,
-        num_rounds: int = 3,
-        timeout: float = 3600,
-        train_config: ConfigRecord | None = None,
-        evaluate_config: ConfigRecord | None = None,
-        evaluate_fn: CentralEvaluation | None = None,
-    ) -> Result:
-        """Train for ``num_rounds`` rounds, each waiting at most ``timeout`` seconds for the clients.
-
-        ``evaluate_fn(round, arrays)`` evaluates centrally; it sees round 0, the initial weights, first. Returns the
-        final arrays and the metrics of each round; fewer rounds where the budget of privacy is spent before. Raises
-        StrategyError when too many rounds in a row are skipped.
-        """
-        self._timeout = timeout
-        self._begin(grid)
-        self.summary()
-        result = Result()
-        self.arrays = result.arrays = initial_arrays
-        self._progress = RoundProgress(0)
-        self._finish_round(grid, result, evaluate_fn, None)
-        skipped = 0  # in a row
-        for number in range(1, num_rounds + 1):
-            scores = None
-            try:
-                self._train(grid, number, result, timeout, train_config or ConfigRecord())
-            except BudgetSpentError as spent:
-                if number == 1:
-                    raise
-                logger.warning("The run ends before round %d: %s", number, spent)
-                break
-            if not self._withholds and due(number, self.rules.federated_evaluate_every, num_rounds):
-                scores = self._evaluate(grid, number, result, timeout, evaluate_config or ConfigRecord())
-            central = evaluate_fn if due(number, self.rules.evaluate_every, num_rounds) else None
-            self._finish_round(grid, result, central, scores)
-            if not self._progress.drawn_empty:
-                skipped = skipped + 1 if self._progress.fruitless else 0
-            self._progress.end_run_if_hopeless(skipped, self.rules.max_skipped_rounds)
-        return result
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -151,6 +110,8 @@ class FederatedStrategy(Strategy):
         weights = self.model.weights_of(arrays)
         progress.withheld = self._withholds
         progress.privacy = self.model.account(server_round, self.rules.budget, progress.offered)
+        if self.model.states.ledger and not self._simulated:  # which would repeat the round with the same noise
+            self.journal.begun(server_round, self.model.states.ledger)
         terms = RoundTerms.of(self.composition, self.rules, len(cohort), self.model.states, sampler.goal)
         settings = {**config, **self.round_config(server_round), **terms.settings()}
         progress.learning_rate = rate_of(settings)
@@ -216,20 +177,6 @@ class FederatedStrategy(Strategy):
         self._progress.add_bytes(self._letters.bytes_down, self._letters.bytes_up)
         return scores
 
-    def _finish_round(
-        self, grid: Grid, result: Result, evaluate_fn: CentralEvaluation | None, scores: ClientScores | None
-    ) -> None:
-        progress, central = self._progress, None
-        progress.simulated_seconds = simulated_seconds(grid)
-        if evaluate_fn is not None:
-            with progress.phase("evaluate-central"):
-                central = evaluate_fn(progress.round, result.arrays)
-        if central is not None:
-            result.evaluate_metrics_serverapp[progress.round] = central
-        record = progress.record(None if central is None else wire.scalars(central), scores)
-        for observer in self.observers:
-            observer(record)
-
     # The parts of a round.
 
     def _select(self, arrays: ArrayRecord, grid: Grid, population: Population) -> list[str]:
@@ -273,9 +220,12 @@ class FederatedStrategy(Strategy):
         """Whether what clients report would undo what privacy protects."""
         return self.composition.privacy.noise_multiplier is not None and not self.rules.unprotected_metrics
 
+    @property
+    def _simulated(self) -> bool:
+        return self.census is not None and self.census.simulated
+
     def _noise(self, round: int) -> np.random.Generator:
-        simulated = self.census is not None and self.census.simulated
-        return derived_noise(self.seed)(round) if simulated else system_noise(round)
+        return derived_noise(self.seed)(round) if self._simulated else system_noise(round)
 
     def _begin(self, grid: Grid) -> None:
         """Prepare a run; raises StrategyError where the strategy cannot run on these clients."""

@@ -50,7 +50,8 @@ class RoundRecord:
     clock of a simulated world showed at the end of the round, None where time is real. ``staleness`` holds the "mean"
     and the "largest" number of steps that the model had made since the clients of this step began; None where all begin
     from the present model. ``privacy`` holds "epsilon" and "delta" of all rounds until this one, None without privacy;
-    epsilon is infinite where updates are clipped without noise.
+    epsilon is infinite where updates are clipped without noise. ``checkpoint`` is the last round before this one from
+    whose state the run could go on, None where none is kept: it stays behind where none can be written.
     """
 
     round: int
@@ -69,6 +70,7 @@ class RoundRecord:
     simulated_seconds: float | None = None
     staleness: Mapping[str, float] | None = None
     privacy: Mapping[str, float] | None = None
+    checkpoint: int | None = None
 
     def participation(self) -> float:
         """Share of the selected clients whose update counted; 1 where none was selected."""
@@ -93,4 +95,5 @@ class RoundRecord:
             "simulated-seconds": self.simulated_seconds,
             "staleness": None if self.staleness is None else dict(self.staleness),
             "privacy": None if self.privacy is None else dict(self.privacy),
+            "checkpoint": self.checkpoint,
         }

@@ -62,6 +62,7 @@ class RoundProgress:
     seconds: dict[str, float] = field(default_factory=dict)
     simulated_seconds: float | None = None
     privacy: Mapping[str, float] | None = None  # what the rounds so far have cost
+    checkpoint: int | None = None  # the last round before this one whose state is kept
     withheld: bool = False  # whether what clients report is not to be told
     bytes_down: int = 0
     bytes_up: int = 0
@@ -203,6 +204,7 @@ class RoundProgress:
             simulated_seconds=self.simulated_seconds,
             staleness=_spread(self.staleness),
             privacy=self.privacy,
+            checkpoint=self.checkpoint,
         )
 
 

@@ -36,6 +36,10 @@ class ServerModel:
     _last: tuple[ArrayRecord, wire.GlobalWeights] | None = None
     _started: bool = False
 
+    def go_on(self, states: StrategyStates, committed: Mapping[str, int]) -> None:
+        """Take what was remembered after a round of the same run."""
+        self.states, self.committed, self._started = states, dict(committed), True
+
     def weights_of(self, record: ArrayRecord) -> wire.GlobalWeights:
         """Return the weights in a record; the first of a run also begin the states."""
         if self._last is None or self._last[0] is not record:

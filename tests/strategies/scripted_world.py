@@ -55,6 +55,9 @@ class ScriptedWorld(InlineGrid):
     def now(self) -> float:
         return self.time
 
+    def set_clock(self, seconds: float) -> None:
+        self.time = seconds
+
     def online(self, clients: Sequence[str]) -> list[str]:
         return [] if self.never_online else [one for one in clients if not self.away(one, self.time)]
 

@@ -180,6 +180,9 @@ class PromptGrid(InlineGrid):
     def now(self) -> float:
         return self.time
 
+    def set_clock(self, seconds: float) -> None:
+        self.time = seconds
+
     def online(self, clients: Sequence[str]) -> list[str]:
         return list(clients)
 

@@ -83,6 +83,7 @@ def test_a_line_of_metrics_by_hand() -> None:
         simulated_seconds=90.0,
         staleness={"mean": 0.5, "largest": 2.0},
         privacy={"epsilon": 1.5, "delta": 1e-5},
+        checkpoint=1,
     )
     assert record.to_json() == {
         "round": 2,
@@ -107,6 +108,7 @@ def test_a_line_of_metrics_by_hand() -> None:
         "simulated-seconds": 90.0,
         "staleness": {"mean": 0.5, "largest": 2.0},
         "privacy": {"epsilon": 1.5, "delta": 1e-5},
+        "checkpoint": 1,
     }
 
 

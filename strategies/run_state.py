@@ -1,0 +1,95 @@
+"""All that a run remembers between two rounds, and where it is handed so that the run can go on from it.
+
+Whatever is drawn at random is derived from the seed and the round, so that is all there is: the weights, the states of
+the strategy's parts, which updates counted, who is banned, how many rounds were skipped, and the simulated clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Protocol
+
+from flwr.app import ArrayRecord
+
+from strategies import wire
+from strategies.errors import StrategyError
+from strategies.states import StrategyStates
+from strategies.updates import State
+
+WEIGHTS, BANS, PACE = "weights", "bans", "pace"
+PARTS = tuple(part.name for part in fields(StrategyStates))
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What is known once round ``round`` is over; nothing of it is changed in place.
+
+    ``committed`` is the round in which each client's update counted last, where clients keep state; ``skipped`` how
+    many rounds in a row were skipped; ``clock`` what a simulated world showed, None where time is real. ``pace`` is
+    what `strategies.fedbuff` remembers besides.
+    """
+
+    round: int
+    arrays: ArrayRecord
+    states: StrategyStates = field(default_factory=StrategyStates)
+    committed: Mapping[str, int] = field(default_factory=dict)
+    bans: State = field(default_factory=dict)
+    skipped: int = 0
+    clock: float | None = None
+    pace: State = field(default_factory=dict)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is no array, as JSON can hold it."""
+        return {
+            "round": self.round,
+            "skipped": self.skipped,
+            "clock": self.clock,
+            "committed": dict(self.committed),
+        }
+
+    def groups(self) -> dict[str, State]:
+        """Return all arrays, by what they belong to and by name."""
+        weights = {name: wire.decode(array) for name, array in self.arrays.items()}
+        parts = {name: getattr(self.states, name) for name in PARTS}
+        return {WEIGHTS: weights, **parts, BANS: self.bans, PACE: self.pace}
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any], groups: Mapping[str, State]) -> RunState:
+        """Return the state that `facts` and `groups` have told of. Raises StrategyError where it is not all there."""
+        missing = {WEIGHTS, BANS, PACE, *PARTS} ^ set(groups) | {"round", "skipped", "clock", "committed"} ^ set(facts)
+        if missing:
+            raise StrategyError(f"it is of another version of this program, which knows {', '.join(sorted(missing))}")
+        states = StrategyStates(**{name: groups[name] for name in PARTS})
+        arrays = wire.array_record(dict(groups[WEIGHTS]))
+        return cls(arrays=arrays, states=states, bans=groups[BANS], pace=groups[PACE], **facts)
+
+
+class Journal(Protocol):
+    """What keeps a run so that it can go on after its process was killed."""
+
+    def begun(self, round: int, ledger: State) -> None:
+        """Take down what privacy will have cost once this round is begun; it is durable when this returns."""
+
+    def saved(self) -> int | None:
+        """Return the last round whose state is kept, None where there is none; it may wait until that is known."""
+
+    def finished(self, state: RunState) -> None:
+        """Take the state after a round, whose record the observers have got."""
+
+
+class NoJournal:
+    """Keeps nothing."""
+
+    def begun(self, round: int, ledger: State) -> None:
+        """Forget it."""
+
+    def saved(self) -> int | None:
+        """Nothing is kept."""
+        return None
+
+    def finished(self, state: RunState) -> None:
+        """Forget it."""
+
+
+NOWHERE: Journal = NoJournal()
