@@ -17,7 +17,7 @@ from app.contradictions import contradictions
 from app.errors import ConfigError
 from app.text_rules import DATASET_PREFIXES as DATASET_PREFIXES  # part of this module's interface, as the names below
 from app.text_rules import DATASETS, MODELS, OPTIMIZERS, OTHER_DATA, OTHER_MODEL, RULES
-from app.world_keys import ADVERSARIES
+from app.world_keys import ADVERSARIES, AUDIT
 from app.world_keys import SECTION as WORLD
 
 Value = bool | int | float | str
@@ -36,7 +36,7 @@ _run, _data, _local, _federation = map(_section, ("Run", "Task", "Local training
 _robust, _guard, _evaluation, _world = map(
     _section, ("Robust aggregation", "Waiting and admission", "Evaluation", WORLD)
 )
-_adversaries, _privacy = _section(ADVERSARIES), _section("Privacy")
+_adversaries, _audit, _privacy = map(_section, (ADVERSARIES, AUDIT, "Privacy"))
 
 
 class RunConfig(BaseModel):
@@ -218,6 +218,13 @@ class RunConfig(BaseModel):
         ge=0, le=1e6,
     )  # fmt: skip
     attack_target: int = _adversaries(0, "backdoor: the label for images with the trigger", ge=0, le=10**6)
+
+    canaries: int = _audit(
+        0,
+        "clients more, that betray themselves to measure what the models give away of one; 0 = no audit",
+        ge=0,
+        le=10**5,
+    )
 
     @field_validator(*RULES)
     @classmethod

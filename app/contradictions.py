@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from app.audit_rules import audit
 from app.example_privacy_rules import example_privacy
 from app.selection_rules import bans, selection
 
@@ -67,7 +68,10 @@ ONLY_WITH: dict[str, dict[str, tuple[str, ...]]] = {
 
 def contradictions(config: RunConfig) -> list[str]:
     """Return one sentence for every contradiction; none for a config that makes sense."""
-    every_kind = (_idle_keys, _server, _data, _cohort, selection, bans, _training, example_privacy, _evaluation, _world)
+    every_kind = (
+        *(_idle_keys, _server, _data, _cohort, selection, bans),
+        *(_training, example_privacy, _evaluation, _world, audit),
+    )
     return [sentence for kind in every_kind for sentence in kind(config)]
 
 

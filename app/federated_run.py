@@ -34,6 +34,7 @@ from strategies.errors import StrategyError
 from strategies.fedbuff import strategy_class
 from strategies.federated import CentralEvaluation, FederatedStrategy, Observer
 from strategies.records import RoundRecord
+from strategies.updates import State
 from tasks.data import ClientData, FederatedData
 from tasks.errors import TaskError
 
@@ -148,6 +149,16 @@ class FederatedRun:
         from app.local_task import local_task
 
         return local_task(self.config, data_spec(self.config))
+
+    @property
+    def weights(self) -> ArrayRecord | None:
+        """The weights after the last round that counted; None before the first are made."""
+        return self._strategy.arrays if self._strategy else None
+
+    @property
+    def ledger(self) -> State:
+        """What has been released under differential privacy (`strategies.privacy.ledger`)."""
+        return self._strategy.model.states.ledger if self._strategy else {}
 
     @contextmanager
     def status(self) -> Iterator[None]:

@@ -88,6 +88,11 @@ class RunDirectory:
         return self.path / "attackers.json"
 
     @property
+    def audit(self) -> Path:
+        """What the canaries of a simulation have proved."""
+        return self.path / "audit.json"
+
+    @property
     def metrics(self) -> Path:
         """One line per round: `strategies.records.RoundRecord.to_json`."""
         return self.path / "metrics.jsonl"
@@ -151,6 +156,10 @@ class RunDirectory:
     def write_attackers(self, attack: str, clients: Sequence[str]) -> None:
         """Write who attacks, and how."""
         self._write_json(self.attackers, {"attack": attack, "clients": list(clients)})
+
+    def write_audit(self, outcome: Mapping[str, Any]) -> None:
+        """Write what an audit has found."""
+        self._write_json(self.audit, outcome)
 
     def write_status(self, state: RunState, message: str = "", rounds: int = 0) -> None:
         """Write how the run stands; ``rounds`` are the finished ones."""

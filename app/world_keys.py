@@ -1,7 +1,7 @@
 """The run-config keys of the simulated world: their little languages, and who refuses them.
 
-Only ``fedkeras simulate`` has a simulated world, and adversaries in it. ``flwr run`` and deployments, where clients
-take their own time and do what they will, refuse a config that asks for either instead of ignoring it.
+Only ``fedkeras simulate`` has a simulated world, and adversaries and canaries in it. ``flwr run`` and deployments,
+where clients take their own time and do what they will, refuse a config that asks for any of it instead of ignoring it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from app.errors import ConfigError
 if TYPE_CHECKING:
     from app.config import RunConfig
 
-SECTION, ADVERSARIES = "Simulated world", "Adversaries"
+SECTION, ADVERSARIES, AUDIT = "Simulated world", "Adversaries", "Audit"
 DEVICE_CLASSES = 'NAME:SHARE:SLOWNESS with commas between them, as in "fast:0.3:0.5,slow:0.2:4"'
 REGIONS = 'NAME:SHARE:HOURS-AHEAD-OF-UTC with commas between them, as in "europe:0.5:1,asia:0.5:8"'
 
@@ -98,8 +98,8 @@ def world_keys_set(config: RunConfig, section: str = SECTION) -> dict[str, objec
 
 
 def refuse_world(config: RunConfig) -> None:
-    """Raise ConfigError where a config that Flower runs itself asks for a simulated world, or for adversaries."""
-    for section, what in ((SECTION, "a simulated world"), (ADVERSARIES, "adversaries")):
+    """Raise ConfigError where a config that Flower runs itself asks for a simulated world, adversaries or canaries."""
+    for section, what in ((SECTION, "a simulated world"), (ADVERSARIES, "adversaries"), (AUDIT, "canaries")):
         _refuse(world_keys_set(config, section), what)
 
 

@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from app.cli import Overrides, Verbose, commands, main
+from simulation.audit.command import audit
 from simulation.sweep.command import sweep
 
-__all__ = ["main", "simulate", "sweep"]
+__all__ = ["audit", "main", "simulate", "sweep"]
 
 
 class Engine(StrEnum):
@@ -37,3 +38,4 @@ def simulate(
 
 
 commands.command()(sweep)
+commands.command()(audit)

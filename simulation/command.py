@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from rich.console import Console
 from app.config import RunConfig
 from app.console import PlainLines, log_to_console
 from app.errors import UserError
+from app.federated_run import FederatedRun
 from app.flower_run import INTERRUPTED, project_folder
 from app.overrides import merged_config, with_absolute_paths
 from simulation.progress import Live, live_progress
@@ -37,8 +39,13 @@ class Request:
     folder: Path = field(default_factory=Path.cwd)
 
 
-def run(request: Request) -> int:
-    """Train, show how it goes, and return the exit code: 0 completed, 1 failed, 130 interrupted.
+def completed(run: FederatedRun) -> int:
+    """Return the exit code of a run that was completed."""
+    return 0
+
+
+def run(request: Request, judged: Callable[[FederatedRun], int] = completed) -> int:
+    """Train, show how it goes, and return the exit code: 1 failed, 130 interrupted, else what ``judged`` says.
 
     Raises UserError for anything that can be known to be wrong before the run starts. An exception of a client goes
     through with its stack trace where the engine is ``inline``.
@@ -51,13 +58,13 @@ def run(request: Request) -> int:
     engine = Simulation(request.workers, request.gpus, request.engine, request.ray_address, request.verbose)
     try:
         with nullcontext() if request.verbose else without_noise(), engine as simulation:
-            return _train(simulation, config)
+            return _train(simulation, config, judged)
     except KeyboardInterrupt:
         logger.warning("Interrupted.")
         return INTERRUPTED
 
 
-def _train(simulation: Simulation, config: RunConfig) -> int:
+def _train(simulation: Simulation, config: RunConfig, judged: Callable[[FederatedRun], int]) -> int:
     """Train one config; a mistake that shows before there is a run directory is the command's, not the run's."""
     try:
         grid = simulation.grid(config)
@@ -65,11 +72,11 @@ def _train(simulation: Simulation, config: RunConfig) -> int:
         raise UserError(str(error)) from None
     try:
         with _progress(config) as live:
-            simulation.run_on(grid, config, (live,) if live else (), SILENT if live else LINES)
+            run = simulation.run_on(grid, config, (live,) if live else (), SILENT if live else LINES)
     except (UserError, TaskError, StrategyError) as error:
         logger.error("%s", error)
         return 1
-    return 0
+    return judged(run)
 
 
 def _progress(config: RunConfig) -> AbstractContextManager[Live | None]:

@@ -14,6 +14,7 @@ import logging
 import os
 import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +31,7 @@ from simulation import cluster
 from simulation.adversaries.briefing import BriefedGrid
 from simulation.adversaries.members import attackers_of
 from simulation.adversaries.registry import probes_of
+from simulation.audit.auditor import audited
 from simulation.inline import InlineGrid
 from simulation.resources import Footprint, Wish, place
 from simulation.world import world_grid
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from simulation.pool import WorkerPool
 
 CLIENT_APP, ATTACKED_APP = "app.client:app", "simulation.attacked_client:app"
+AUDITED_APP = "simulation.audit.canary_client:app"
 Engine = Literal["ray", "inline"]
 
 
@@ -108,7 +111,8 @@ class Simulation:
         if attackers := attackers_of(config):
             run.directory.write_attackers(config.attack, attackers)
             logger.info("%d clients attack (%s): %s names them", len(attackers), config.attack, run.directory.attackers)
-        run.run(grid)
+        with audited(run) if config.canaries else nullcontext():
+            run.run(grid)
         return run
 
     def grid(self, config: RunConfig) -> Grid:
@@ -118,7 +122,7 @@ class Simulation:
         """
         if attackers := attackers_of(config):
             return world_grid(BriefedGrid(self._nodes(config, ATTACKED_APP), attackers), config)
-        return world_grid(self._nodes(config, CLIENT_APP), config)
+        return world_grid(self._nodes(config, AUDITED_APP if config.canaries else CLIENT_APP), config)
 
     def _nodes(self, config: RunConfig, client_app: str) -> Grid:
         values = config.to_run_config()

@@ -1,0 +1,69 @@
+"""Audits a run while it lasts: watches its models for the canaries, and writes down at the end what these prove."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from app.errors import UserError
+from app.federated_run import FederatedRun
+from simulation.audit.canary_client import canaries_of
+from simulation.audit.outcome import Outcome
+from strategies import wire
+from strategies.privacy.audit import CONFIDENCE
+from strategies.privacy.canaries import Watch
+from strategies.privacy.ledger import Ledger
+from strategies.records import RoundRecord
+from strategies.updates import FloatVector
+
+logger = logging.getLogger(__name__)
+
+EACH = 1 - (1 - CONFIDENCE) / 2  # confidence of either bound, so that both hold together with the whole
+
+
+@contextmanager
+def audited(run: FederatedRun) -> Iterator[None]:
+    """Watch a run of which canaries are a part; once it is completed, ``audit.json`` is in its directory."""
+    auditor = _Auditor(run)
+    run.observers = (*run.observers, auditor.see)
+    yield
+    outcome = auditor.outcome()
+    run.directory.write_audit(outcome.to_json())
+    logger.info("Audit: %s", outcome.sentence())
+
+
+class _Auditor:
+    """Sees the weights of a run after each round, from the first ones on."""
+
+    def __init__(self, run: FederatedRun) -> None:
+        self._run = run
+        self._watch: Watch | None = None
+
+    def see(self, record: RoundRecord) -> None:
+        """Observe a round."""
+        if record.round == 0:
+            self._watch = Watch(canaries_of(self._run.config), self._weights())
+        elif self._watch is not None:
+            self._watch.see(self._weights())
+
+    def outcome(self) -> Outcome:
+        """Return what has been found; UserError where the beginning of the run was not seen."""
+        if self._watch is None:
+            raise UserError("A run can only be audited from its beginning, not from where it resumes.")
+        config, watch, ledger = self._run.config, self._watch, self._run.ledger
+        return Outcome(
+            canaries=config.canaries,
+            weights=watch.size,
+            rounds=watch.looks,
+            delta=config.budget_delta,
+            confidence=CONFIDENCE,
+            promised=Ledger.of(ledger).epsilons(config.budget_delta) if ledger else None,
+            final_model=watch.final_model(config.budget_delta, EACH),
+            all_models=watch.all_models(config.budget_delta, EACH),
+        )
+
+    def _weights(self) -> FloatVector:
+        if self._run.weights is None:
+            raise RuntimeError("A round was observed before there were weights.")
+        return wire.read_weights(self._run.weights).flat
