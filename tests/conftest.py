@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -13,6 +14,11 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # Started in the background of a script, this process ignores Ctrl-C, and so would every command that a test interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The tests start more than a hundred Python processes. Where no bytecode is kept, as is usual in containers, each of
+# them compiles all that it imports: eight seconds for TensorFlow alone.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 @pytest.fixture(scope="session")

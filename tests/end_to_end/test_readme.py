@@ -147,7 +147,6 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
         "PATH": os.pathsep.join(outside),
         "HOME": str(home),
         "UV_CACHE_DIR": cache,
-        "PYTHONDONTWRITEBYTECODE": "1",
         "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(free_port()),
     }
     fresh = Clone(path, environment)
