@@ -52,6 +52,14 @@ class Privacy(Protocol):
         """z of all that a round releases, as accountants take it; None where there is nothing to account."""
 
     @property
+    def caveat(self) -> str:
+        """Why what is accounted protects nobody, to follow "the run ..."; "" where it does."""
+
+    @property
+    def scale(self) -> float:
+        """How many times as many clients are accounted as there are: where not 1, the run must be a simulation."""
+
+    @property
     def unconditional(self) -> bool:
         """Whether a round is released whatever came of it, so that its release says nothing of who took part.
 
@@ -69,6 +77,13 @@ class Privacy(Protocol):
 
     def config(self, state: State) -> dict[str, float]:
         """Return the settings that clients must have this round to clip as the server does."""
+
+    def told(self, state: State) -> dict[str, float]:
+        """Return what a round's record tells of its noise, under names in kebab-case.
+
+        "clipping-norm" is that of the round, "noise-multiplier" z, "noise-deviation" the standard deviation of the
+        noise on each number of the mean.
+        """
 
     def clip(self, update: Update, config: Mapping[str, float], layout: ModelLayout) -> Update:
         """Bound an update; applied by the client and again by the server after decoding, so clipping twice is once."""
@@ -103,6 +118,16 @@ class NoPrivacy:
         """No mechanism."""
 
     @property
+    def caveat(self) -> str:
+        """Nothing is claimed."""
+        return ""
+
+    @property
+    def scale(self) -> float:
+        """The clients are those that there are."""
+        return 1.0
+
+    @property
     def unconditional(self) -> bool:
         """Without updates there is nothing to release."""
         return False
@@ -116,6 +141,10 @@ class NoPrivacy:
 
     def config(self, state: State) -> dict[str, float]:
         """Return no settings."""
+        return {}
+
+    def told(self, state: State) -> dict[str, float]:
+        """Return nothing: there is no noise."""
         return {}
 
     def clip(self, update: Update, config: Mapping[str, float], layout: ModelLayout) -> Update:

@@ -37,7 +37,11 @@ Adjacency = Literal["add or remove one", "replace one"]
 Renyi = npt.NDArray[np.float64]
 """Renyi divergences at `ORDERS`, float64 [orders]: what releases cost, which adds up."""
 
+Accountant = Literal["RDP", "PLD"]
+
 SAMPLINGS: tuple[Sampling, ...] = get_args(Sampling)
+ADJACENCIES: tuple[Adjacency, ...] = get_args(Adjacency)
+ACCOUNTANTS: tuple[Accountant, ...] = get_args(Accountant)
 ORDERS: tuple[float, ...] = (*(1 + x / 10 for x in range(1, 100)), *range(11, 64), 128, 256, 512, 1024)
 """dp-accounting's own; written down here, for checkpoints hold vectors over them."""
 
@@ -101,6 +105,11 @@ class Epsilons:
     def tightest(self) -> float:
         """The smaller one: both are upper bounds."""
         return self.rdp if self.pld is None else min(self.rdp, self.pld)
+
+    @property
+    def accountant(self) -> Accountant:
+        """Whose figure that is."""
+        return "RDP" if self.pld is None or self.rdp <= self.pld else "PLD"
 
 
 def epsilons(releases: Mapping[Release, int], delta: float) -> Epsilons:

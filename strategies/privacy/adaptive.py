@@ -26,7 +26,7 @@ import numpy as np
 
 from strategies.aggregators import Fold
 from strategies.errors import StrategyError
-from strategies.options import Options, number
+from strategies.options import Options, integer, number
 from strategies.privacy.clipping import NORM, Clipping, within
 from strategies.privacy.dp_fedavg import ClippedSum, common
 from strategies.updates import FloatVector, State
@@ -50,26 +50,31 @@ class AdaptiveDPFedAvg(ClippedSum):
             raise StrategyError(f"The key 'adaptive-clipping-quantile' is {self.quantile}, but must be from 0 to 1.")
         if not 0 < self.rate < math.inf:
             raise StrategyError(f"The key 'adaptive-clipping-rate' is {self.rate}, but must be a number above 0.")
-        if self.noise_multiplier >= 2 * self.expected_clients * BIT_DEVIATION:
+        if self.noise_multiplier >= 2 * self.accounted_clients * BIT_DEVIATION:
+            key = "noise-cohort-size" if self.noise_cohort_size else "clients-per-round"
             raise StrategyError(
-                f"The key 'noise-multiplier' is {self.noise_multiplier:g}, but with adaptive clipping and "
-                f"'clients-per-round' {self.expected_clients} it must be below {self.expected_clients / 10:g}, a tenth "
-                "of them: else the noise on the count of clipped updates is too little, however much the updates get. "
-                "Raise 'clients-per-round', or lower 'noise-multiplier'."
+                f"The key 'noise-multiplier' is {self.noise_multiplier:g}, but with adaptive clipping and '{key}' "
+                f"{self.accounted_clients} it must be below {self.accounted_clients / 10:g}, a tenth of them: else the "
+                "noise on the count of clipped updates is too little, however much the updates get. "
+                f"Raise '{key}', or lower 'noise-multiplier'."
             )
 
     @classmethod
     def of(cls, options: Options) -> Self:
-        """Read the keys of `DPFedAvg` and those that begin with 'adaptive-clipping-'."""
+        """Read the keys of `ClippedSum` and those that begin with 'adaptive-clipping-'."""
         return cls(
             *common(options),
             number(options, "adaptive-clipping-quantile", 0.5),
             number(options, "adaptive-clipping-rate", 0.2),
+            noise_cohort_size=integer(options, "noise-cohort-size", 0),
         )
 
     @property
     def bit_deviation(self) -> float:
-        """sigma_b, the standard deviation of the noise on the sum of bits; 0 where there is no noise at all."""
+        """The standard deviation of the noise on the sum of bits; 0 where there is no noise at all.
+
+        It is sigma_b, also beside the noise of N clients: theirs is N / 20, which n / N of is n / 20 again.
+        """
         return self.expected_clients * BIT_DEVIATION if self.noise_multiplier else 0.0
 
     @property
@@ -77,7 +82,8 @@ class AdaptiveDPFedAvg(ClippedSum):
         """z_v, the noise multiplier of the sum of updates alone."""
         if self.noise_multiplier == 0:
             return 0.0
-        return float((self.noise_multiplier**-2 - (2 * self.bit_deviation) ** -2) ** -0.5)
+        accounted = self.accounted_clients * BIT_DEVIATION
+        return float((self.noise_multiplier**-2 - (2 * accounted) ** -2) ** -0.5)
 
     def init(self, size: int) -> State:
         """Return the first norm."""
@@ -86,6 +92,10 @@ class AdaptiveDPFedAvg(ClippedSum):
     def config(self, state: State) -> dict[str, float]:
         """Return the norm of this round."""
         return Clipping(float(state[NORM].item()), count_within=True).to_config()
+
+    def told(self, state: State) -> dict[str, float]:
+        """Return the norm of this round, z, and the noise on the mean."""
+        return self.noise_told(float(state[NORM].item()), self.update_noise_multiplier)
 
     def finish(
         self, round: int, fold: Fold, metrics: Sequence[Mapping[str, float]], state: State, noise: np.random.Generator

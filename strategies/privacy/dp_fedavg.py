@@ -12,6 +12,11 @@ was asked of anybody, and the round is skipped.) So the key 'min-replies' has no
 update count towards 'max-skipped-rounds' all the same, unless chance drew nobody: a federation in which nobody can
 train should say so. That its end is to be seen is no part of the guarantee.
 
+With `noise_cohort_size` a simulation with few clients has the noise on the mean that a cohort of N would have, at the
+same sampling rate: z S / N, as in pfl-research (Granqvist et al., "pfl-research: simulation framework for accelerating
+research in Private Federated Learning", 2024, "noise cohort size"). What is accounted holds for that larger federation;
+the clients of the simulation have n / N of the noise that they would need, so that no real ones are taken.
+
 What differs from the paper: the same n for cohorts of a fixed size, drawn without replacement, whose accounting is
 another; all clients count the same, where the paper lets examples count up to a bound.
 
@@ -21,10 +26,9 @@ S + 2^-33 sqrt(size): that is the norm which the noise is measured by.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
@@ -41,8 +45,6 @@ from strategies.privacy.noise import noised_mean
 from strategies.samplers import KnownSampler, Sampler
 from strategies.updates import FloatVector, State, Update
 
-logger = logging.getLogger(__name__)
-
 ROUNDING = 2.0**-33  # of a number in `FixedPointSum`, at most
 
 GUARANTEES = Guarantees(
@@ -57,15 +59,17 @@ class ClippedSum:
     """The sum of clipped updates with noise on it: what DP-FedAvg with and without adaptive clipping share.
 
     ``expected_clients`` (n) is how many take part in a round on average: what the sampler is set to as well. With a
-    noise multiplier of 0 updates are clipped and there is no privacy.
+    noise multiplier of 0 updates are clipped and there is no privacy. With a ``noise_cohort_size`` (N) above 0 the
+    noise on the mean is that of N clients.
     """
 
     expected_clients: int
     noise_multiplier: float = 0.5
     clipping_norm: float = 1.0
+    noise_cohort_size: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
-        """Raise StrategyError where there is no such mechanism; warn where it protects nobody."""
+        """Raise StrategyError where there is no such mechanism."""
         if self.expected_clients < 1:
             raise StrategyError(
                 f"The key 'clients-per-round' is {self.expected_clients}, but differential privacy divides by the "
@@ -79,13 +83,35 @@ class ClippedSum:
             raise StrategyError(
                 f"The key 'clipping-norm' is {self.clipping_norm}, but must be a finite number above 0."
             )
-        if self.noise_multiplier == 0:
-            logger.warning("The key 'noise-multiplier' is 0: updates are clipped, but there is no privacy.")
+        if self.noise_cohort_size < 0 or 0 < self.noise_cohort_size <= self.expected_clients:
+            raise StrategyError(
+                f"The key 'noise-cohort-size' is {self.noise_cohort_size}, but must be 0 (off) or more than "
+                f"'clients-per-round', {self.expected_clients}: it is the larger cohort whose noise is simulated."
+            )
 
     @property
     def guarantees(self) -> Guarantees:
         """Bounded updates; a sum in which all count the same, of a known sample, and nothing learnt beside it."""
         return GUARANTEES
+
+    @property
+    def caveat(self) -> str:
+        """Whether there is no noise, or less than this run's own clients need."""
+        if self.noise_multiplier == 0:
+            return "has no privacy"
+        if self.noise_cohort_size == 0:
+            return ""
+        return f"simulates the noise of a cohort of {self.noise_cohort_size}; this run itself is not private"
+
+    @property
+    def accounted_clients(self) -> int:
+        """How many clients are expected in the rounds that are accounted: N, or n where it is 0."""
+        return self.noise_cohort_size or self.expected_clients
+
+    @property
+    def scale(self) -> float:
+        """N / n: as many times less noise than they need is put on the sums of n clients."""
+        return self.accounted_clients / self.expected_clients
 
     @property
     def unconditional(self) -> bool:
@@ -105,11 +131,22 @@ class ClippedSum:
     def released(
         self, fold: Fold, clipping_norm: float, noise_multiplier: float, noise: np.random.Generator
     ) -> FloatVector:
-        """Return (sum + N(0, (z S)^2)) / n, float32 [size], of a round with this S and z."""
+        """Return (sum + N(0, (z S n / N)^2)) / n, float32 [size], of a round with this S and z."""
         total = total_of(fold)
-        return noised_mean(
-            total, noise_multiplier * sensitivity(clipping_norm, total.size), self.expected_clients, noise
-        )
+        deviation = noise_multiplier * sensitivity(clipping_norm, total.size) / self.scale
+        return noised_mean(total, deviation, self.expected_clients, noise)
+
+    def told(self, state: State) -> dict[str, float]:
+        """Return the norm, z, and the noise on the mean."""
+        return self.noise_told(self.clipping_norm, self.noise_multiplier)
+
+    def noise_told(self, clipping_norm: float, noise_multiplier: float) -> dict[str, float]:
+        """Return what a record tells of a round with this S and z, the latter that of the sum of updates."""
+        return {
+            "clipping-norm": clipping_norm,
+            "noise-multiplier": self.noise_multiplier,
+            "noise-deviation": noise_multiplier * clipping_norm / self.accounted_clients,
+        }
 
 
 @dataclass(frozen=True)
@@ -120,8 +157,9 @@ class DPFedAvg(ClippedSum):
 
     @classmethod
     def of(cls, options: Options) -> Self:
-        """Read the keys 'clients-per-round', 'noise-multiplier', 'clipping-norm' and 'per-layer-clipping'."""
-        return cls(*common(options), flag(options, "per-layer-clipping", False))
+        """Read 'clients-per-round', 'noise-multiplier', 'clipping-norm', 'noise-cohort-size', 'per-layer-clipping'."""
+        cohort = integer(options, "noise-cohort-size", 0)
+        return cls(*common(options), flag(options, "per-layer-clipping", False), noise_cohort_size=cohort)
 
     def init(self, size: int) -> State:
         """Return no state."""
@@ -151,7 +189,7 @@ def sensitivity(clipping_norm: float, size: int) -> float:
 
 
 def common(options: Options) -> tuple[int, float, float]:
-    """Read the keys of `ClippedSum`, in the order of its fields."""
+    """Read the keys of the first three fields of `ClippedSum`, in their order."""
     return (
         integer(options, "clients-per-round", 0),
         number(options, "noise-multiplier", 0.5),

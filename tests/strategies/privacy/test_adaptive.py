@@ -123,3 +123,23 @@ def test_the_strategy_from_its_keys() -> None:
     built = build("dp-fedavg-adaptive", {"clients-per-round": 30, "noise-multiplier": 1, "adaptive-clipping-rate": 0.4})
     assert built.privacy == AdaptiveDPFedAvg(30, 1.0, 1.0, 0.5, 0.4) and built.sampler == PoissonSampler(30)
     assert built.takes_partial_sums and built.privacy.unconditional
+
+
+def test_beside_the_noise_of_a_large_cohort_the_quantile_has_that_of_its_own_and_the_split_changes() -> None:
+    """Of N = 1000: sigma_b = 50, of which 40 / 1000 stay on a sum of 40 bits. 1e4 draws within 4 %: 5.6 deviations."""
+    rule = AdaptiveDPFedAvg(40, 0.8, 2.0, noise_cohort_size=1000)
+    assert rule.update_noise_multiplier == pytest.approx((0.8**-2 - (2 * 50) ** -2) ** -0.5, rel=1e-12)
+    told = rule.told(rule.init(3))
+    assert told["noise-deviation"] == pytest.approx(rule.update_noise_multiplier * 2.0 / 1000)
+    generator, fold = np.random.default_rng(8), WeightedMean("uniform").start(1)
+    moves = [rule.finish(1, fold, [], rule.init(1), generator)[1]["clipping-norm"].item() for _ in range(10_000)]
+    shares = np.log(np.array(moves) / 2.0) / -0.2
+    assert np.std(shares) == pytest.approx(50 * 40 / 1000 / 40, rel=0.04)
+
+
+def test_more_noise_fits_a_larger_cohort() -> None:
+    with pytest.raises(StrategyError, match="'clients-per-round' 10 it must be below 1,"):
+        AdaptiveDPFedAvg(10, 1.0)
+    assert AdaptiveDPFedAvg(10, 1.0, noise_cohort_size=100).update_noise_multiplier > 1.0
+    with pytest.raises(StrategyError, match=r"'noise-cohort-size' 100 it must be below 10,.*Raise 'noise-c"):
+        AdaptiveDPFedAvg(10, 10.0, noise_cohort_size=100)

@@ -1,6 +1,5 @@
 """DP-FedAvg by hand: what is released of which updates, and the combinations that would not be private."""
 
-import logging
 import math
 
 import numpy as np
@@ -70,10 +69,43 @@ def test_what_is_no_mechanism_is_refused(given: tuple[int, float, float], senten
     assert str(caught.value).startswith(sentence)
 
 
-def test_no_noise_says_no_privacy(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
-        DPFedAvg(4, 0.0)
-    assert caplog.messages == ["The key 'noise-multiplier' is 0: updates are clipped, but there is no privacy."]
+def test_no_noise_says_no_privacy() -> None:
+    assert DPFedAvg(4, 0.0).caveat == DPFedAvg(4, 0.0, noise_cohort_size=9).caveat == "has no privacy"
+    assert DPFedAvg(4).caveat == ""
+
+
+@pytest.mark.parametrize(("cohort", "of"), [(0, 10), (1000, 1000)])
+def test_the_noise_on_the_mean_is_that_of_the_cohort_that_is_simulated(cohort: int, of: int) -> None:
+    """1e5 draws within 1 %, which is 4.5 deviations."""
+    rule = DPFedAvg(10, 1.7, 0.5, noise_cohort_size=cohort)
+    mean, _ = rule.finish(1, WeightedMean("uniform").start(100_000), [], {}, np.random.default_rng(4))
+    deviation = np.std(mean.astype(np.float64))
+    assert deviation == pytest.approx(1.7 * 0.5 / of, rel=0.01)
+    assert rule.told({}) == {
+        "clipping-norm": 0.5,
+        "noise-multiplier": 1.7,
+        "noise-deviation": pytest.approx(1.7 * 0.5 / of),
+    }
+    assert rule.scale == of / 10
+
+
+def test_a_simulated_cohort_costs_what_it_costs_at_the_same_sampling_rate() -> None:
+    small, large = DPFedAvg(10, 1.7, noise_cohort_size=1000), DPFedAvg(1000, 1.7)
+    assert small.release(1, PoissonSampler(10), 40) == large.release(1, PoissonSampler(1000), 4000)
+    assert small.caveat == "simulates the noise of a cohort of 1000; this run itself is not private"
+
+
+@pytest.mark.parametrize("cohort", [-1, 9, 10])
+def test_a_cohort_that_is_not_larger_is_refused(cohort: int) -> None:
+    with pytest.raises(StrategyError, match=f"'noise-cohort-size' is {cohort}, but must be 0 .* 10: it is the larger"):
+        DPFedAvg(10, noise_cohort_size=cohort)
+
+
+def test_only_the_noise_is_scaled() -> None:
+    """What is there of real updates stays: 3 of 10 expected clients, each at the norm."""
+    deltas = [(0.6, 0.8)] * 3
+    exact = released(DPFedAvg(10, 0.0, noise_cohort_size=1000), *deltas)
+    np.testing.assert_allclose(exact, [0.18, 0.24], rtol=1e-5)
 
 
 def test_noise_without_a_sum_is_refused() -> None:
@@ -86,6 +118,7 @@ def test_the_strategy_draws_by_chance_and_lets_all_count_the_same() -> None:
     built = build("dp-fedavg", options)
     assert built.sampler == PoissonSampler(4) and built.aggregator == WeightedMean("uniform")
     assert built.privacy == DPFedAvg(4, 1.1, 0.3, per_layer=True)
+    assert build("dp-fedavg", {**options, "noise-cohort-size": 90}).privacy.scale == 90 / 4
     assert built.takes_partial_sums and built.privacy.unconditional
 
 

@@ -1,0 +1,143 @@
+"""What a run tells of its privacy, round by round: what was spent so far, by the ledger, and the noise of the round.
+
+The told epsilon is the one that the budget stops by: the tighter of two accountants, see `accounting`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self, cast
+
+from strategies.privacy.accounting import ACCOUNTANTS, ADJACENCIES, SAMPLINGS, Accountant, Adjacency, Sampling
+from strategies.privacy.budget import Budget
+from strategies.privacy.ledger import Ledger
+from strategies.updates import State
+
+COVERED = {
+    "add or remove one": "whether any one client took part at all, with all its data",
+    "replace one": "whether any one client, with all its data, was this or another one",
+}
+
+
+@dataclass(frozen=True)
+class Spending:
+    """What all releases until now come to, and how this round is noised.
+
+    ``accountant`` is the one whose ``epsilon`` it is, infinite without noise; ``rate`` is the largest with which a
+    client was sampled; ``left`` is what of the budget's epsilon is left, None without one. ``noise`` is what the
+    mechanism tells (`strategies.composition.Privacy.told`), ``caveat`` why these figures protect nobody, "" where they
+    do.
+    """
+
+    epsilon: float
+    delta: float
+    accountant: Accountant
+    adjacency: Adjacency
+    sampling: Sampling
+    rate: float
+    releases: int
+    left: float | None = None
+    noise: Mapping[str, float] = field(default_factory=dict)
+    caveat: str = ""
+
+    @classmethod
+    def of(cls, ledger: State, budget: Budget, noise: Mapping[str, float], caveat: str = "") -> Self | None:
+        """Return what a ledger (as arrays) comes to; None of an empty one."""
+        known = Ledger.of(ledger)
+        if not known.releases:
+            return None
+        found, widest = known.epsilons(budget.delta), max(known.releases, key=lambda release: release.rate)
+        return cls(
+            epsilon=found.tightest,
+            delta=budget.delta,
+            accountant=found.accountant,
+            adjacency=widest.adjacency,
+            sampling=widest.sampling,
+            rate=widest.rate,
+            releases=known.rounds,
+            left=budget.epsilon - found.tightest if budget.epsilon else None,
+            noise=noise,
+            caveat=caveat,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values with keys in kebab-case; "epsilon-left" and "caveat" only where there is one."""
+        return {
+            "epsilon": self.epsilon,
+            "delta": self.delta,
+            "accountant": self.accountant,
+            "adjacency": self.adjacency,
+            "sampling": self.sampling,
+            "sampling-rate": self.rate,
+            "releases": self.releases,
+            **({} if self.left is None else {"epsilon-left": self.left}),
+            **self.noise,
+            **({"caveat": self.caveat} if self.caveat else {}),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Read what `to_json` wrote. Raises KeyError, TypeError or ValueError where it is something else."""
+        known = {"epsilon", "delta", "sampling-rate", "releases", "epsilon-left"}
+        words = {"accountant": ACCOUNTANTS, "adjacency": ADJACENCIES, "sampling": SAMPLINGS}
+        for key, allowed in words.items():
+            if value[key] not in allowed:
+                raise ValueError(f"{key} is none of {', '.join(allowed)}")
+        left = value.get("epsilon-left")
+        return cls(
+            epsilon=float(value["epsilon"]),
+            delta=float(value["delta"]),
+            accountant=cast(Accountant, value["accountant"]),
+            adjacency=cast(Adjacency, value["adjacency"]),
+            sampling=cast(Sampling, value["sampling"]),
+            rate=float(value["sampling-rate"]),
+            releases=int(value["releases"]),
+            left=None if left is None else float(left),
+            noise={key: float(number) for key, number in value.items() if key not in {*known, *words, "caveat"}},
+            caveat=str(value.get("caveat", "")),
+        )
+
+    @property
+    def meaning(self) -> str:
+        """Say in one sentence what the guarantee covers, and before it why it is none for this run."""
+        covered = meaning(
+            self.epsilon, self.delta, self.adjacency, self.releases, assumption(self.sampling, self.rate, "at most ")
+        )
+        if not self.caveat or not math.isfinite(self.epsilon):
+            return covered
+        return f"The run {self.caveat}. Of that cohort it would hold: {covered}"
+
+
+def meaning(epsilon: float, delta: float, adjacency: Adjacency, rounds: int, assumed: str) -> str:
+    """Say in one sentence what so many rounds of a mechanism of this guarantee cover."""
+    if not math.isfinite(epsilon):
+        return "No privacy: whoever sees the models may learn everything about a client."
+    return (
+        f"User-level differential privacy, epsilon {epsilon:.4g} and delta {delta:g}, {adjacency}: the models of all "
+        f"{rounds} rounds together hardly tell {COVERED[adjacency]}; this {assumed}, trusts the server, and covers the "
+        "models alone, not what clients report beside them."
+    )
+
+
+def assumption(sampling: Sampling, rate: float, bound: str = "") -> str:
+    """Say what a guarantee takes for granted of who takes part; ``bound`` stands before the probability."""
+    if sampling == "none":
+        return "assumes nothing of who takes part"
+    how = {
+        "poisson": f"each client with probability {bound}{rate:.4g}, independently",
+        "fixed": f"a fixed number of clients, each with probability {bound}{rate:.4g}",
+    }[sampling]
+    return f"assumes that every round draws {how}, and that nobody sees whom"
+
+
+def warnings(noise_multiplier: float, delta: float, population: int) -> Iterator[str]:
+    """Yield a sentence for each reason not to call this privacy."""
+    if noise_multiplier == 0:
+        yield "No privacy: the key 'noise-multiplier' is 0, so that updates are clipped but get no noise."
+    if delta >= 1 / population:
+        yield (
+            f"The key 'budget-delta' is {delta:g}, not below 1 / population = {1 / population:g}: such a guarantee "
+            "still allows that one client's data are published. Lower it."
+        )
