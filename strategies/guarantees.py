@@ -17,6 +17,7 @@ class Property(StrEnum):
     KNOWN_SAMPLING = "a cohort whose sampling probabilities are known, as privacy accounting assumes them"
     NOTHING_ELSE = "a round of which the server learns nothing but the noised sum"
     CLIENT_STATE = "rounds that end for all at once, so that every client knows which of its updates counted last"
+    EQUAL_SUPPORT = "updates whose values stand at the same places for all clients of a round"
     COMMON_START = "clients that all begin from one model, so that they can be asked about it before"
 
 

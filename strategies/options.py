@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
+from typing import TypeVar
 
 from strategies.errors import StrategyError
 
 Option = str | int | float | bool
 Options = Mapping[str, Option]
+Named = TypeVar("Named")
 
 
 def integer(options: Options, key: str, default: int) -> int:
@@ -40,6 +43,15 @@ def flag(options: Options, key: str, default: bool) -> bool:
     if not isinstance(value, bool):
         raise StrategyError(f"The key '{key}' is {value!r}, but must be true or false.")
     return value
+
+
+def known(key: str, name: str, named: Mapping[str, Named]) -> Named:
+    """Return what a name stands for; raises StrategyError with the names that are near it."""
+    if name not in named:
+        close = difflib.get_close_matches(name.lower(), named, n=1)
+        hint = f": did you mean '{close[0]}'?" if close else "."
+        raise StrategyError(f"The key '{key}' is '{name}', but must be one of {sorted(named)}{hint}")
+    return named[name]
 
 
 BY_SIZE = ("weighted", "power-of-choice")

@@ -8,7 +8,6 @@ and a line here.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -18,7 +17,7 @@ from strategies.errors import StrategyError
 from strategies.fednova import NormalizedMean
 from strategies.fedprox import FedProx
 from strategies.local_objective import LocalObjective, PlainObjective
-from strategies.options import Options, text
+from strategies.options import Options, known, text
 from strategies.pace import Buffered, Pace, Synchronous
 from strategies.privacy.adaptive import AdaptiveDPFedAvg
 from strategies.privacy.dp_fedavg import DPFedAvg
@@ -115,7 +114,7 @@ def build(name: str, options: Options) -> Composition:
     Raises StrategyError for an unknown name, an option of the wrong type or out of bounds, or parts that do not go
     together.
     """
-    named, options = _found("strategy", name, STRATEGIES), {**options, "strategy": name}
+    named, options = known("strategy", name, STRATEGIES), {**options, "strategy": name}
 
     def part(key: str, parts: Mapping[str, Callable[[Options], Part]], usual: str) -> Part:
         chosen = text(options, key, "")
@@ -124,7 +123,7 @@ def build(name: str, options: Options) -> Composition:
                 f"The key '{key}' is '{chosen}', but the strategy '{name}' is made of '{named[key]}': leave it empty, "
                 "or set 'strategy' to 'fedavg'."
             )
-        return _found(key, named.get(key) or chosen or usual, parts)(options)
+        return known(key, named.get(key) or chosen or usual, parts)(options)
 
     return Composition(
         name=name,
@@ -136,15 +135,3 @@ def build(name: str, options: Options) -> Composition:
         server_optimizer=part("server-optimizer", SERVER_OPTIMIZERS, "sgd"),
         pace=part("pace", PACES, "synchronous"),
     )
-
-
-Known = TypeVar("Known")
-
-
-def _found(key: str, name: str, known: Mapping[str, Known]) -> Known:
-    """Return what a name stands for; raises StrategyError with the names that are near it."""
-    if name not in known:
-        close = difflib.get_close_matches(name.lower(), known, n=1)
-        hint = f": did you mean '{close[0]}'?" if close else "."
-        raise StrategyError(f"The key '{key}' is '{name}', but must be one of {sorted(known)}{hint}")
-    return known[name]

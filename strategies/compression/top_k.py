@@ -1,0 +1,65 @@
+"""Top-k: the largest values of an update, over all its layers.
+
+Aji and Heafield: "Sparse Communication for Distributed Gradient Descent", 2017; Stich, Cordonnier, Jaggi:
+"Sparsified SGD with Memory", 2018. Biased: what is never among the largest is never sent, unless error
+feedback adds it up. With the mean magnitude for all values that are sent (the quantizer `Sign`) this is sparse ternary
+compression: Sattler, Wiedemann, Müller, Samek: "Robust and Communication-Efficient Federated Learning from Non-IID
+Data", 2019, algorithm 1.
+
+What is specified here: of values that are as large as the least that is kept, the first are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+
+from strategies.compression.positions import Positions
+from strategies.compression.sparsifier import kept, share_of
+from strategies.guarantees import Property
+from strategies.options import Option, Options
+from strategies.updates import FloatVector
+
+
+@dataclass(frozen=True)
+class TopK:
+    """The ``share`` of all values that is the largest, at least one value."""
+
+    wire_id: ClassVar[int] = 1
+    unbiased: ClassVar[bool] = False
+    gives: ClassVar[frozenset[Property]] = frozenset()
+    share: float
+
+    @classmethod
+    def of(cls, options: Options) -> Self:
+        """Read the key 'codec-share'."""
+        return cls(share_of(options))
+
+    @property
+    def settings(self) -> Mapping[str, Option]:
+        """The share."""
+        return {"codec": "top-k", "codec-share": self.share}
+
+    def count(self, size: int) -> int:
+        """Return k."""
+        return kept(self.share, size)
+
+    def select(self, delta: FloatVector, round_seed: int) -> tuple[FloatVector, Positions]:
+        """Return the k largest values."""
+        positions = largest(np.abs(delta), self.count(len(delta)))
+        return delta[positions], positions
+
+    def agreed(self, size: int, round_seed: int) -> None:
+        """Nothing: the positions depend on the update."""
+
+
+def largest(sizes: FloatVector, count: int) -> Positions:
+    """Return where the ``count`` largest of these values stand, increasing; of equal ones, the first."""
+    least = np.partition(sizes, len(sizes) - count)[len(sizes) - count]
+    chosen = sizes > least
+    equal = np.flatnonzero(sizes == least)
+    chosen[equal[: count - np.count_nonzero(chosen)]] = True
+    return np.flatnonzero(chosen)
