@@ -25,7 +25,9 @@ from app.hosting import Hosted, NodeConfig, hosted_clients, is_simulated
 from strategies import wire
 from strategies.client import asked_together, client_mods
 from strategies.describe import SIMULATED, NodeDescription
+from strategies.privacy.local_dp import own_noise
 from strategies.scaffold import scaffold_mod
+from strategies.seeding import generator
 from tasks.errors import TaskError
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from tasks.task import Task
     from tasks.training import EvalResult, TrainResult
 
+NOISE = "local-noise"  # a purpose of a client's seed
 TOGETHER = 32  # clients whose data are loaded at a time where they train together
 OF_GROUP = (wire.LEARNING_RATE, wire.PROXIMAL_MU)  # settings that are the same for all who train together
 
@@ -48,9 +51,19 @@ def client_app(hosting: Hosting = hosted_clients, *mods: Mod) -> ClientApp:
     """
     app = ClientApp()
     app.query("describe")(functools.partial(describe, hosting=hosting))
-    app.train(mods=client_mods(*mods, scaffold_mod(client_states)))(functools.partial(train, hosting=hosting))
+    every = client_mods(*mods, scaffold_mod(client_states), noise=client_noise)
+    app.train(mods=every)(functools.partial(train, hosting=hosting))
     app.evaluate(mods=client_mods())(functools.partial(evaluate, hosting=hosting))
     return app
+
+
+def client_noise(message: Message, context: Context) -> np.random.Generator:
+    """Return the generator of the noise that a client puts on its own update: what a seed gives is known to others."""
+    if not is_simulated(context.node_config):
+        return own_noise(message, context)
+    config = wire.config_of(message)
+    seed, number = (int(wire.number(config, key)) for key in (wire.SEED, wire.ROUND))
+    return generator(seed, number, str(config[wire.CLIENT]), NOISE)
 
 
 def describe(message: Message, context: Context, hosting: Hosting) -> Message:

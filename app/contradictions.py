@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from app.audit_rules import audit
-from app.example_privacy_rules import example_privacy
+from app.example_privacy_rules import example_privacy, local_privacy
 from app.selection_rules import bans, selection
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ ADAPTIVE = ("fedadagrad", *MOMENTS)
 ROBUST = ("trimmed-mean", "median", "geometric-median", "krum", "multi-krum", "bulyan", "centered-clipping")
 
 PRIVATE = ("dp-fedavg", "dp-fedavg-adaptive")
+WITH_NOISE = (*PRIVATE, "local-dp")
 
 SCALED_ATTACKS = ("sign-flip", "gaussian", "backdoor", "alie", "ipm", "collusion")
 OTHER_ATTACKS = ("nan", "stale", "label-flip")
@@ -44,10 +45,10 @@ ONLY_WITH: dict[str, dict[str, tuple[str, ...]]] = {
     "centered-clip-norm": {"strategy": ("centered-clipping",), "aggregator": ("centered-clipping",)},
     "centered-clip-iterations": {"strategy": ("centered-clipping",), "aggregator": ("centered-clipping",)},
     "clip-norm": {"clipping": ("fixed", "adaptive")},
-    "noise-multiplier": {"strategy": PRIVATE, "privacy": PRIVATE},
-    "clipping-norm": {"strategy": PRIVATE, "privacy": PRIVATE},
-    "budget-epsilon": {"strategy": PRIVATE, "privacy": PRIVATE},
-    "budget-delta": {"strategy": PRIVATE, "privacy": PRIVATE},
+    "noise-multiplier": {"strategy": WITH_NOISE, "privacy": WITH_NOISE},
+    "clipping-norm": {"strategy": WITH_NOISE, "privacy": WITH_NOISE},
+    "budget-epsilon": {"strategy": WITH_NOISE, "privacy": WITH_NOISE},
+    "budget-delta": {"strategy": WITH_NOISE, "privacy": WITH_NOISE},
     "allow-unprotected-metrics": {"strategy": PRIVATE, "privacy": PRIVATE},
     "per-layer-clipping": {"strategy": ("dp-fedavg",), "privacy": ("dp-fedavg",)},
     "adaptive-clipping-quantile": {"strategy": ("dp-fedavg-adaptive",), "privacy": ("dp-fedavg-adaptive",)},
@@ -70,7 +71,7 @@ def contradictions(config: RunConfig) -> list[str]:
     """Return one sentence for every contradiction; none for a config that makes sense."""
     every_kind = (
         *(_idle_keys, _server, _data, _cohort, selection, bans),
-        *(_training, example_privacy, _evaluation, _world, audit),
+        *(_training, example_privacy, local_privacy, _evaluation, _world, audit),
     )
     return [sentence for kind in every_kind for sentence in kind(config)]
 

@@ -1,4 +1,4 @@
-"""What a run config says about the privacy of single examples (DP-SGD) that makes no sense together."""
+"""What a run config says about privacy on the clients (DP-SGD, local privacy) that makes no sense together."""
 
 from __future__ import annotations
 
@@ -28,4 +28,13 @@ def example_privacy(config: RunConfig) -> Iterator[str]:
         yield (
             "The keys 'dp-sgd-clip' and 'adaptive-mu' exclude each other: mu follows the training losses, which stay "
             "private. Leave 'adaptive-mu' at false, or set 'dp-sgd-clip' to 0."
+        )
+
+
+def local_privacy(config: RunConfig) -> Iterator[str]:
+    """Yield a sentence where clients with noise of their own would be rejected for it."""
+    if config.max_update_norm > 0 and "local-dp" in (config.strategy, config.privacy):
+        yield (
+            f"The key 'max-update-norm' is {config.max_update_norm:g}, but with local privacy noise makes updates "
+            "long, and the server rejects what is longer than that: leave it at 0."
         )

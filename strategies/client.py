@@ -4,6 +4,7 @@
 
 - ``packing_mod`` (outermost) runs the handler once for each client that the message lists, judges each result, and
   answers with all their updates, or with one exact sum where the server's rule is linear and asks for it;
+- ``noise_mod`` puts the noise of local privacy on an update (`strategies.privacy.local_dp`);
 - ``clip_mod`` shortens an update that is longer than the server's privacy allows (`strategies.privacy.clipping`);
 - ``delta_mod`` (innermost) turns the handler's full arrays into one flat update, local - global.
 
@@ -32,6 +33,7 @@ from strategies.errors import StrategyError
 from strategies.fixed_point import FixedPointSum
 from strategies.layout import LayoutError
 from strategies.privacy.clipping import clip_mod
+from strategies.privacy.local_dp import ClientNoise, noise_mod, own_noise
 from strategies.updates import Update
 
 logger = logging.getLogger(__name__)
@@ -63,12 +65,13 @@ def asked_together() -> Together:
     return _together.get() or Together()
 
 
-def client_mods(*more: Mod) -> list[Mod]:
+def client_mods(*more: Mod, noise: ClientNoise = own_noise) -> list[Mod]:
     """Return the mods of a client, outermost first, to be passed to ``@app.train`` and ``@app.evaluate``.
 
     Those that are added see the message of a single client, and in its reply the flat update, before it is clipped.
+    ``noise`` is where a client's own noise comes from (`strategies.privacy.local_dp`).
     """
-    return [packing_mod, clip_mod, *more, delta_mod]
+    return [packing_mod, noise_mod(noise), clip_mod, *more, delta_mod]
 
 
 @contextmanager

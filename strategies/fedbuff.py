@@ -97,7 +97,9 @@ class BufferedStrategy(FederatedStrategy):
 
     def _origin(self, number: int, arrays: ArrayRecord, config: ConfigRecord) -> Origin:
         weights = self.model.weights_of(arrays)
-        terms = RoundTerms.of(self.composition, self.rules, self._pace.buffer_size, self.model.states)
+        terms = RoundTerms.of(
+            self.composition, self.rules, self._pace.buffer_size, self.model.states, weights.layout.size
+        )
         settings = {**config, **self.round_config(number), **terms.settings(), BASE_VERSION: self._steps}
         return Origin(self._steps, arrays, weights, terms, settings, terms.beside(), wire.ByteCounter(arrays))
 

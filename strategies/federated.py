@@ -109,10 +109,11 @@ class FederatedStrategy(RoundLoop):
         cohort = self._select(arrays, grid, population)
         weights = self.model.weights_of(arrays)
         progress.withheld = self._withholds
-        progress.privacy = self.model.account(server_round, self.rules.budget, progress.offered)
+        progress.privacy = self.model.account(server_round, self.rules.budget, progress.offered, cohort)
         if self.model.states.ledger and not self._simulated:  # which would repeat the round with the same noise
             self.journal.begun(server_round, self.model.states.ledger)
-        terms = RoundTerms.of(self.composition, self.rules, len(cohort), self.model.states, sampler.goal)
+        size, states = weights.layout.size, self.model.states
+        terms = RoundTerms.of(self.composition, self.rules, len(cohort), states, size, sampler.goal)
         settings = {**config, **self.round_config(server_round), **terms.settings()}
         progress.learning_rate = rate_of(settings)
         messages = self._write("train", server_round, arrays, grid, cohort, settings, terms.beside())

@@ -15,8 +15,10 @@ class Property(StrEnum):
     EQUAL_WEIGHTS = "every client to count the same, whatever it claims"
     BOUNDED_UPDATES = "updates whose norm has a known bound"
     KNOWN_SAMPLING = "a cohort whose sampling probabilities are known, as privacy accounting assumes them"
+    BOUNDED_PARTICIPATION = "a cohort in which each client takes part at most once in a pass of so many rounds"
     NOTHING_ELSE = "a round of which the server learns nothing but the noised sum"
     CLIENT_STATE = "rounds that end for all at once, so that every client knows which of its updates counted last"
+    ROUNDS = "rounds whose clients are known before any of them is asked, so that each can be paid for"
     EQUAL_SUPPORT = "updates whose values stand at the same places for all clients of a round"
     COMMON_START = "clients that all begin from one model, so that they can be asked about it before"
 

@@ -35,7 +35,8 @@ class Synchronous:
     @property
     def guarantees(self) -> Guarantees:
         """Updates of equal age, to be added up anywhere, of clients that begin from one model, in rounds that end."""
-        return Guarantees(gives=frozenset({Property.NODE_SUMS, Property.COMMON_START, Property.CLIENT_STATE}))
+        of_rounds = {Property.COMMON_START, Property.CLIENT_STATE, Property.ROUNDS}
+        return Guarantees(gives=frozenset({Property.NODE_SUMS, *of_rounds}))
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Buffered:
         """Each update is weighed by its age, so the server must see it; which clients are in a step, speed decides."""
         return Guarantees(
             needs=frozenset({Property.SINGLE_UPDATES}),
-            takes=frozenset({Property.KNOWN_SAMPLING}),
+            takes=frozenset({Property.KNOWN_SAMPLING, Property.BOUNDED_PARTICIPATION}),
         )
 
     def discount(self, staleness: int) -> float:

@@ -21,6 +21,8 @@ from strategies.options import Options, known, text
 from strategies.pace import Buffered, Pace, Synchronous
 from strategies.privacy.adaptive import AdaptiveDPFedAvg
 from strategies.privacy.dp_fedavg import DPFedAvg
+from strategies.privacy.dp_ftrl import DPFTRL
+from strategies.privacy.local_dp import LocalDP
 from strategies.robust import (
     Bulyan,
     CenteredClipping,
@@ -78,6 +80,9 @@ SERVER_OPTIMIZERS: dict[str, Callable[[Options], ServerOptimizer]] = {
     "fedadam": FedAdam.of,
     "fedyogi": FedYogi.of,
     **dict.fromkeys((f"{PREFIX}{name}" for name in NAMES), KerasOptimizer.of),
+    "local-dp": LocalDP.of,
+    "dp-ftrl": DPFTRL.by_tree,
+    "dp-mf": DPFTRL.by_bands,
 }
 PACES: dict[str, Callable[[Options], Pace]] = {
     "synchronous": Synchronous.of,
@@ -109,6 +114,7 @@ Part = TypeVar("Part")
 
 
 def build(name: str, options: Options) -> Composition:
+    "local-dp": {"aggregator": "uniform-mean", "privacy": "local-dp"},
     """Return the strategy of this name, made from the options it knows; those it does not use are ignored.
 
     Raises StrategyError for an unknown name, an option of the wrong type or out of bounds, or parts that do not go

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -65,12 +65,13 @@ class ServerModel:
         self.committed.update(dict.fromkeys(taken.clients, round))
         return self._record_of(weights.layout, flat)
 
-    def account(self, round: int, budget: Budget, clients: int) -> Mapping[str, float] | None:
-        """Account a round before it begins, for which so many clients could be drawn; return what is spent then.
+    def account(self, round: int, budget: Budget, clients: int, cohort: Collection[str]) -> Mapping[str, float] | None:
+        """Account a round before it begins, for which the cohort was drawn of so many; return what is spent then.
 
         Raises BudgetSpentError where it would exceed the budget.
         """
-        self.states = replace(self.states, ledger=account(round, self.composition, budget, self.states.ledger, clients))
+        ledger = account(round, self.composition, budget, self.states.ledger, clients, cohort)
+        self.states = replace(self.states, ledger=ledger)
         return spent(self.states.ledger, budget)
 
     def _record_of(self, layout: ModelLayout, flat: FloatVector) -> ArrayRecord:

@@ -16,6 +16,7 @@ from strategies.composition import Composition
 from strategies.fixed_point import MAX_WEIGHT, share
 from strategies.privacy.budget import Budget
 from strategies.privacy.clipping import NORM, PREFIX
+from strategies.privacy.local_dp import longest
 from strategies.replies import ReplyReader
 from strategies.states import StrategyStates
 from strategies.step_fold import StepFold
@@ -65,14 +66,15 @@ class RoundTerms:
 
     @classmethod
     def of(
-        cls, composition: Composition, rules: RoundRules, addends: int, states: StrategyStates, goal: int = 0
+        cls, composition: Composition, rules: RoundRules, addends: int, states: StrategyStates, size: int, goal: int = 0
     ) -> RoundTerms:
         """Settle the terms of a step that adds up so many updates, of which ``goal`` are enough (0 = it wants all).
 
-        No client may use up the range of the exact sum and so shut out the others. Under privacy nothing longer than
-        the clipping norm is believed: a node whose app lacks ``clip_mod`` does not add up what is.
+        ``size`` is that of a flat update. No client may use up the range of the exact sum and so shut out the others.
+        Under privacy nothing longer than clipping and noise leave it is believed: a node whose app lacks ``clip_mod``
+        does not add up what is.
         """
-        most = _longest(rules.limits.max_norm, composition.privacy.config(states.privacy))
+        most = _longest(rules.limits.max_norm, composition.privacy.config(states.privacy), size)
         limits = replace(rules.limits, max_contribution=share(max(1, addends)), max_norm=most)
         return cls(composition, limits, states, rules.round_deadline, goal)
 
@@ -119,9 +121,9 @@ class RoundTerms:
         )
 
 
-def _longest(max_norm: float, privacy: Mapping[str, float]) -> float:
-    """Return the largest norm that is believed, 0 = any; a rounding above the clipping norm is none."""
+def _longest(max_norm: float, privacy: Mapping[str, float], size: int) -> float:
+    """Return the largest norm that is believed, 0 = any; a rounding above what privacy leaves is none."""
     if NORM not in privacy:
         return max_norm
-    clipped = privacy[NORM] * (1 + 2.0**-40)
+    clipped = longest(privacy, size) * (1 + 2.0**-40)
     return min(max_norm, clipped) if max_norm else clipped

@@ -29,8 +29,9 @@ import numpy.typing as npt
 
 from strategies.errors import StrategyError
 
-Sampling = Literal["poisson", "fixed", "none"]
-"""Each client by itself with one probability; so many of them, without replacement; all of them in every round."""
+Sampling = Literal["poisson", "fixed", "none", "local"]
+"""Each client by itself with one probability; so many of them, without replacement; all of them in every round; or each
+client releases its own update, with noise of its own, and who takes part is seen."""
 
 Adjacency = Literal["add or remove one", "replace one"]
 
@@ -40,6 +41,7 @@ Renyi = npt.NDArray[np.float64]
 Accountant = Literal["RDP", "PLD"]
 
 SAMPLINGS: tuple[Sampling, ...] = get_args(Sampling)
+UNSAMPLED, REPLACED = ("none", "local"), ("fixed", "local")
 ADJACENCIES: tuple[Adjacency, ...] = get_args(Adjacency)
 ACCOUNTANTS: tuple[Accountant, ...] = get_args(Accountant)
 ORDERS: tuple[float, ...] = (*(1 + x / 10 for x in range(1, 100)), *range(11, 64), 128, 256, 512, 1024)
@@ -70,7 +72,7 @@ class Release:
                 f"The sampling rate is {self.rate:g}, but a client takes part with a probability from 0 to 1: "
                 "'clients-per-round' must not be more than there are clients."
             )
-        if self.sampling == "none" and self.rate != 1:
+        if self.sampling in UNSAMPLED and self.rate != 1:
             raise StrategyError(f"The sampling rate is {self.rate:g}, but without sampling every client takes part: 1.")
         if not 0 <= self.noise_multiplier < math.inf:
             raise StrategyError(
@@ -79,19 +81,28 @@ class Release:
 
     @property
     def adjacency(self) -> Adjacency:
-        """Which two populations are hard to tell apart: with a cohort of fixed size, only those of the same size."""
-        return "replace one" if self.sampling == "fixed" else "add or remove one"
+        """Which two populations are hard to tell apart.
+
+        With a cohort of fixed size, only those of the same size; of a single client's release, any two data sets of it.
+        """
+        return "replace one" if self.sampling in REPLACED else "add or remove one"
+
+    @property
+    def noise_over_change(self) -> float:
+        """The noise's standard deviation over what one client can change: by 2 S where it is replaced."""
+        return self.noise_multiplier / 2 if self.sampling in REPLACED else self.noise_multiplier
 
     @property
     def event(self) -> Any:
         """The same as a `dp_accounting.DpEvent`."""
         import dp_accounting as dp
 
+        gaussian = dp.GaussianDpEvent(self.noise_over_change)
         if self.sampling == "poisson":
-            return dp.PoissonSampledDpEvent(self.rate, dp.GaussianDpEvent(self.noise_multiplier))
-        if self.sampling == "fixed":  # a client replaced moves the sum by 2 S; of the sizes only the ratio counts
-            return dp.SampledWithoutReplacementDpEvent(1, self.rate, dp.GaussianDpEvent(self.noise_multiplier / 2))
-        return dp.GaussianDpEvent(self.noise_multiplier)
+            return dp.PoissonSampledDpEvent(self.rate, gaussian)
+        if self.sampling == "fixed":  # of the sizes only the ratio counts
+            return dp.SampledWithoutReplacementDpEvent(1, self.rate, gaussian)
+        return gaussian
 
 
 @dataclass(frozen=True)
@@ -169,7 +180,7 @@ def known_to_pld(releases: Mapping[Release, int], rdp: float) -> bool:
     return (
         0 < rdp <= PLD_EPSILON
         and len(releases) <= PLD_RELEASES
-        and all(release.sampling != "fixed" and release.noise_multiplier >= PLD_NOISE for release in releases)
+        and all(release.sampling != "fixed" and release.noise_over_change >= PLD_NOISE for release in releases)
     )
 
 
@@ -189,8 +200,8 @@ def _pld_epsilon(releases: tuple[tuple[Release, int], ...], delta: float) -> flo
     grid = min((_grid(release) for release, _ in released), default=FINEST)
     whole = identity(value_discretization_interval=grid)
     for release, count in released:
-        if release.sampling == "none":  # together they are one Gaussian mechanism of less noise
-            noise = release.noise_multiplier / math.sqrt(count)
+        if release.sampling in UNSAMPLED:  # together they are one Gaussian mechanism of less noise
+            noise = release.noise_over_change / math.sqrt(count)
             whole = whole.compose(from_gaussian_mechanism(noise, value_discretization_interval=grid))
         else:
             whole = whole.compose(_privacy_loss(release, grid).self_compose(count))
@@ -203,7 +214,7 @@ def _grid(release: Release) -> float:
     Beside losses that vary by q sqrt(exp(1 / z^2) - 1), a thirtieth of that is little: epsilon grows by a ten
     thousandth or less, and is found ten times faster than on dp-accounting's own grid, the finest here.
     """
-    deviation = release.rate * math.sqrt(math.expm1(min(50.0, release.noise_multiplier**-2)))
+    deviation = release.rate * math.sqrt(math.expm1(min(50.0, release.noise_over_change**-2)))
     return min(COARSEST, max(FINEST, deviation / STEPS))
 
 

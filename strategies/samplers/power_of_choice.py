@@ -60,8 +60,8 @@ class PowerOfChoice(FixedSize):
 
     @property
     def guarantees(self) -> Guarantees:
-        """Gives nothing; needs one model that all candidates can be asked about."""
-        return Guarantees(needs=frozenset({Property.COMMON_START}))
+        """Gives nothing; needs one model that all candidates can be asked about, and learns their losses on it."""
+        return Guarantees(needs=frozenset({Property.COMMON_START}), takes=frozenset({Property.NOTHING_ELSE}))
 
     def check(self, population_size: int) -> None:
         """Raise StrategyError where there are not so many candidates; twice as many as are chosen may be all."""
