@@ -21,7 +21,6 @@ from strategies.options import Options, known, text
 from strategies.pace import Buffered, Pace, Synchronous
 from strategies.privacy.adaptive import AdaptiveDPFedAvg
 from strategies.privacy.dp_fedavg import DPFedAvg
-from strategies.privacy.dp_ftrl import DPFTRL
 from strategies.privacy.local_dp import LocalDP
 from strategies.robust import (
     Bulyan,
@@ -81,8 +80,6 @@ SERVER_OPTIMIZERS: dict[str, Callable[[Options], ServerOptimizer]] = {
     "fedyogi": FedYogi.of,
     **dict.fromkeys((f"{PREFIX}{name}" for name in NAMES), KerasOptimizer.of),
     "local-dp": LocalDP.of,
-    "dp-ftrl": DPFTRL.by_tree,
-    "dp-mf": DPFTRL.by_bands,
 }
 PACES: dict[str, Callable[[Options], Pace]] = {
     "synchronous": Synchronous.of,
