@@ -35,9 +35,9 @@ from strategies.round_loop import CentralEvaluation as CentralEvaluation  # part
 from strategies.round_loop import Observer as Observer
 from strategies.round_loop import RoundLoop
 from strategies.rounds import RoundInFlight, RoundProgress, rate_of
-from strategies.run_state import NOWHERE, Journal
 from strategies.selection import losses_by, select
 from strategies.server_model import ServerModel
+from strategies.snapshot import NOWHERE, Journal
 from strategies.step_fold import StepFold
 from strategies.terms import RoundRules, RoundTerms
 

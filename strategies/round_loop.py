@@ -22,8 +22,8 @@ from strategies.clock import World, simulated_seconds
 from strategies.privacy.budget import BudgetSpentError
 from strategies.records import ClientScores, RoundRecord
 from strategies.rounds import RoundProgress
-from strategies.run_state import Journal, RunState
 from strategies.server_model import ServerModel
+from strategies.snapshot import Journal, Snapshot
 from strategies.terms import RoundRules, due
 from strategies.updates import State
 
@@ -58,11 +58,11 @@ class RoundLoop(Strategy):
     journal: Journal
     arrays: ArrayRecord | None = None
     _progress: RoundProgress
-    _resumed: RunState | None = None
+    _resumed: Snapshot | None = None
     _skipped: int = 0  # rounds in a row
     _timeout: float
 
-    def resume(self, state: RunState) -> None:
+    def resume(self, state: Snapshot) -> None:
         """Let `start` go on from this state, whatever initial weights it is given."""
         self._resumed = state
 
@@ -119,7 +119,7 @@ class RoundLoop(Strategy):
         """Whether what clients report would undo what privacy protects."""
 
     def _pace_state(self) -> State:
-        """Return what is remembered between rounds besides all that `RunState` has a name for."""
+        """Return what is remembered between rounds besides all that `Snapshot` has a name for."""
         return {}
 
     # How they follow each other.
@@ -131,7 +131,7 @@ class RoundLoop(Strategy):
         self._skipped = 0
         self._finish_round(plan, result, plan.evaluate_fn, None)
 
-    def _go_on(self, state: RunState, plan: Plan, result: Result) -> None:
+    def _go_on(self, state: Snapshot, plan: Plan, result: Result) -> None:
         self.arrays = result.arrays = state.arrays
         self.model.go_on(state.states, state.committed)
         self.bans = Bans.of(self.rules.bans, state.bans)
@@ -175,8 +175,8 @@ class RoundLoop(Strategy):
             observer(record)
         self.journal.finished(self._state(result.arrays))
 
-    def _state(self, arrays: ArrayRecord) -> RunState:
+    def _state(self, arrays: ArrayRecord) -> Snapshot:
         progress, model = self._progress, self.model
         bans, committed = self.bans.state(), dict(model.committed)
         pace, clock = self._pace_state(), progress.simulated_seconds
-        return RunState(progress.round, arrays, model.states, committed, bans, self._skipped, clock, pace)
+        return Snapshot(progress.round, arrays, model.states, committed, bans, self._skipped, clock, pace)

@@ -22,7 +22,7 @@ PARTS = tuple(part.name for part in fields(StrategyStates))
 
 
 @dataclass(frozen=True)
-class RunState:
+class Snapshot:
     """What is known once round ``round`` is over; nothing of it is changed in place.
 
     ``committed`` is the round in which each client's update counted last, where clients keep state; ``skipped`` how
@@ -55,7 +55,7 @@ class RunState:
         return {WEIGHTS: weights, **parts, BANS: self.bans, PACE: self.pace}
 
     @classmethod
-    def of(cls, facts: Mapping[str, Any], groups: Mapping[str, State]) -> RunState:
+    def of(cls, facts: Mapping[str, Any], groups: Mapping[str, State]) -> Snapshot:
         """Return the state that `facts` and `groups` have told of. Raises StrategyError where it is not all there."""
         missing = {WEIGHTS, BANS, PACE, *PARTS} ^ set(groups) | {"round", "skipped", "clock", "committed"} ^ set(facts)
         if missing:
@@ -74,7 +74,7 @@ class Journal(Protocol):
     def saved(self) -> int | None:
         """Return the last round whose state is kept, None where there is none; it may wait until that is known."""
 
-    def finished(self, state: RunState) -> None:
+    def finished(self, state: Snapshot) -> None:
         """Take the state after a round, whose record the observers have got."""
 
 
@@ -88,7 +88,7 @@ class NoJournal:
         """Nothing is kept."""
         return None
 
-    def finished(self, state: RunState) -> None:
+    def finished(self, state: Snapshot) -> None:
         """Forget it."""
 
 
