@@ -159,6 +159,15 @@ class RunConfig(BaseModel):
     per_layer_clipping: bool = _privacy(
         False, "each of a model's L arrays is clipped to clipping-norm / sqrt(L), instead of the whole"
     )
+    pass_rounds: int = _privacy(
+        0,
+        "cyclic, dp-ftrl, dp-mf: rounds in which each client is asked once; 0 = clients / clients-per-round",
+        ge=0,
+        le=10**6,
+    )
+    mf_bands: int = _privacy(
+        0, "dp-mf: rounds whose noise is correlated, each of which is kept in memory; 0 = pass-rounds", ge=0, le=10**6
+    )
     adaptive_clipping_quantile: float = _privacy(
         0.5, "dp-fedavg-adaptive: share of the updates that are not to be clipped", ge=0, le=1
     )

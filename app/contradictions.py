@@ -21,7 +21,8 @@ ADAPTIVE = ("fedadagrad", *MOMENTS)
 
 ROBUST = ("trimmed-mean", "median", "geometric-median", "krum", "multi-krum", "bulyan", "centered-clipping")
 
-PRIVATE = ("dp-fedavg", "dp-fedavg-adaptive")
+PASSES = ("dp-ftrl", "dp-mf")
+PRIVATE = ("dp-fedavg", "dp-fedavg-adaptive", *PASSES)
 WITH_NOISE = (*PRIVATE, "local-dp")
 
 SCALED_ATTACKS = ("sign-flip", "gaussian", "backdoor", "alie", "ipm", "collusion")
@@ -50,7 +51,9 @@ ONLY_WITH: dict[str, dict[str, tuple[str, ...]]] = {
     "budget-epsilon": {"strategy": WITH_NOISE, "privacy": WITH_NOISE},
     "budget-delta": {"strategy": WITH_NOISE, "privacy": WITH_NOISE},
     "allow-unprotected-metrics": {"strategy": PRIVATE, "privacy": PRIVATE},
-    "per-layer-clipping": {"strategy": ("dp-fedavg",), "privacy": ("dp-fedavg",)},
+    "per-layer-clipping": {"strategy": ("dp-fedavg", *PASSES), "privacy": ("dp-fedavg", *PASSES)},
+    "pass-rounds": {"strategy": PASSES, "selection": ("cyclic",)},
+    "mf-bands": {"strategy": ("dp-mf",), "privacy": ("dp-mf",)},
     "adaptive-clipping-quantile": {"strategy": ("dp-fedavg-adaptive",), "privacy": ("dp-fedavg-adaptive",)},
     "adaptive-clipping-rate": {"strategy": ("dp-fedavg-adaptive",), "privacy": ("dp-fedavg-adaptive",)},
     "proximal-mu": {"strategy": ("fedprox",)},

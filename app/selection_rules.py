@@ -11,6 +11,11 @@ if TYPE_CHECKING:
 
 def selection(config: RunConfig) -> Iterator[str]:
     """Yield a sentence for each contradiction between a way to draw cohorts and their size."""
+    if config.partition == "natural" and config.pass_rounds == 0 and _cyclic(config):
+        yield (
+            "The key 'pass-rounds' is 0, but with 'partition' 'natural' only the data set knows how many clients there "
+            "are: set it to their number by 'clients-per-round'."
+        )
     if config.selection in ("", "uniform"):
         return
     if config.clients_per_round == 0:
@@ -18,13 +23,17 @@ def selection(config: RunConfig) -> Iterator[str]:
             f"The key 'selection' is '{config.selection}', but 'clients-per-round' 0 asks every client: set it to how "
             "many a round needs, or 'selection' to 'uniform'."
         )
-    if config.selection == "poisson" and config.over_selection > 1:
+    if config.selection in ("poisson", "cyclic") and config.over_selection > 1:
         yield (
-            f"The key 'over-selection' is {config.over_selection:g}, but with 'selection' 'poisson' chance alone says "
-            "who takes part: leave it at 1, or change 'selection'."
+            f"The key 'over-selection' is {config.over_selection:g}, but with 'selection' '{config.selection}' chance "
+            "alone says who takes part: leave it at 1, or change 'selection'."
         )
     if config.selection == "power-of-choice":
         yield from _candidates(config)
+
+
+def _cyclic(config: RunConfig) -> bool:
+    return config.selection == "cyclic" or config.strategy in ("dp-ftrl", "dp-mf")
 
 
 def _candidates(config: RunConfig) -> Iterator[str]:

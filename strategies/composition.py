@@ -162,6 +162,7 @@ ADVICE = {
     Property.LINEAR: "set the keys 'strategy', 'aggregator', 'zeroing' and 'clipping' so that the mean is taken",
     Property.EQUAL_WEIGHTS: "set the key 'weighting' to 'uniform'",
     Property.KNOWN_SAMPLING: "set the key 'selection' to 'poisson' or 'uniform', and 'over-selection' to 1",
+    Property.BOUNDED_PARTICIPATION: "set the key 'selection' to 'cyclic'",
     Property.NOTHING_ELSE: "change the key 'strategy', or set 'adaptive-mu' to false",
     Property.COMMON_START: "change the key 'selection' or 'strategy'",
 }

@@ -21,6 +21,7 @@ from strategies.options import Options, known, text
 from strategies.pace import Buffered, Pace, Synchronous
 from strategies.privacy.adaptive import AdaptiveDPFedAvg
 from strategies.privacy.dp_fedavg import DPFedAvg
+from strategies.privacy.dp_ftrl import DPFTRL
 from strategies.privacy.local_dp import LocalDP
 from strategies.robust import (
     Bulyan,
@@ -31,7 +32,14 @@ from strategies.robust import (
     Krum,
     TrimmedMean,
 )
-from strategies.samplers import PoissonSampler, PowerOfChoice, Sampler, UniformSampler, WeightedSampler
+from strategies.samplers import (
+    CyclicSampler,
+    PoissonSampler,
+    PowerOfChoice,
+    Sampler,
+    UniformSampler,
+    WeightedSampler,
+)
 from strategies.scaffold import Scaffold
 from strategies.server_optimizers import (
     FedAdagrad,
@@ -49,6 +57,7 @@ SAMPLERS: dict[str, Callable[[Options], Sampler]] = {
     "poisson": PoissonSampler.of,
     "weighted": WeightedSampler.of,
     "power-of-choice": PowerOfChoice.of,
+    "cyclic": CyclicSampler.of,
 }
 OBJECTIVES: dict[str, Callable[[Options], LocalObjective]] = {
     "plain": PlainObjective.of,
@@ -71,6 +80,9 @@ PRIVACY: dict[str, Callable[[Options], Privacy]] = {
     "none": NoPrivacy.of,
     "dp-fedavg": DPFedAvg.of,
     "dp-fedavg-adaptive": AdaptiveDPFedAvg.of,
+    "local-dp": LocalDP.of,
+    "dp-ftrl": DPFTRL.by_tree,
+    "dp-mf": DPFTRL.by_bands,
 }
 SERVER_OPTIMIZERS: dict[str, Callable[[Options], ServerOptimizer]] = {
     "sgd": ServerSGD.of,
@@ -79,7 +91,6 @@ SERVER_OPTIMIZERS: dict[str, Callable[[Options], ServerOptimizer]] = {
     "fedadam": FedAdam.of,
     "fedyogi": FedYogi.of,
     **dict.fromkeys((f"{PREFIX}{name}" for name in NAMES), KerasOptimizer.of),
-    "local-dp": LocalDP.of,
 }
 PACES: dict[str, Callable[[Options], Pace]] = {
     "synchronous": Synchronous.of,
@@ -91,6 +102,8 @@ STRATEGIES: dict[str, Mapping[str, str]] = {
     "centered-clipping": {"aggregator": "centered-clipping"},
     "dp-fedavg": {"selection": "poisson", "aggregator": "uniform-mean", "privacy": "dp-fedavg"},
     "dp-fedavg-adaptive": {"selection": "poisson", "aggregator": "uniform-mean", "privacy": "dp-fedavg-adaptive"},
+    "dp-ftrl": {"selection": "cyclic", "aggregator": "uniform-mean", "privacy": "dp-ftrl"},
+    "dp-mf": {"selection": "cyclic", "aggregator": "uniform-mean", "privacy": "dp-mf"},
     "fedadagrad": {"server-optimizer": "fedadagrad"},
     "fedadam": {"server-optimizer": "fedadam"},
     "fedavg": {},
@@ -101,6 +114,7 @@ STRATEGIES: dict[str, Mapping[str, str]] = {
     "fedyogi": {"server-optimizer": "fedyogi"},
     "geometric-median": {"aggregator": "geometric-median"},
     "krum": {"aggregator": "krum"},
+    "local-dp": {"aggregator": "uniform-mean", "privacy": "local-dp"},
     "median": {"aggregator": "median"},
     "multi-krum": {"aggregator": "multi-krum"},
     "scaffold": {"objective": "scaffold", "aggregator": "uniform-mean"},
@@ -111,7 +125,6 @@ Part = TypeVar("Part")
 
 
 def build(name: str, options: Options) -> Composition:
-    "local-dp": {"aggregator": "uniform-mean", "privacy": "local-dp"},
     """Return the strategy of this name, made from the options it knows; those it does not use are ignored.
 
     Raises StrategyError for an unknown name, an option of the wrong type or out of bounds, or parts that do not go

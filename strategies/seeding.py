@@ -16,8 +16,7 @@ import numpy as np
 
 def seed_sequence(seed: int, round: int, client: str, purpose: str) -> np.random.SeedSequence:
     """Return the root of all randomness of one purpose ("cohort", "train", ...); ``client`` is "" for the server."""
-    key = json.dumps([int(seed), int(round), client, purpose])
-    return np.random.SeedSequence(int.from_bytes(hashlib.sha256(key.encode()).digest(), "big"))
+    return np.random.SeedSequence(_digest(seed, round, client, purpose))
 
 
 def generator(seed: int, round: int, client: str, purpose: str) -> np.random.Generator:
@@ -29,3 +28,13 @@ def child_seed(seed: int, round: int, client: str, purpose: str) -> int:
     """Return an integer in [0, 2^63), to seed what is not NumPy (a ConfigRecord holds it as a signed 64-bit int)."""
     state = seed_sequence(seed, round, client, purpose).generate_state(1, np.uint64)
     return int(state[0]) >> 1
+
+
+def number_below(count: int, seed: int, round: int, client: str, purpose: str) -> int:
+    """Return one of the numbers below ``count``, each as likely: faster than by a generator, for many clients."""
+    return _digest(seed, round, client, purpose) % count
+
+
+def _digest(seed: int, round: int, client: str, purpose: str) -> int:
+    key = json.dumps([int(seed), int(round), client, purpose])
+    return int.from_bytes(hashlib.sha256(key.encode()).digest(), "big")

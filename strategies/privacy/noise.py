@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 
 from strategies.fixed_point import FixedPointSum, FloatVector
 from strategies.seeding import generator
@@ -43,5 +44,14 @@ def noised_mean(total: FixedPointSum, deviation: float, divisor: float, noise: n
     mean = np.empty(total.size, dtype=np.float32)
     for block, values in total.blocks():
         noised = np.add(values, deviation * noise.standard_normal(values.size), out=values)
+        mean[block] = np.divide(noised, divisor, out=values)
+    return mean
+
+
+def mean_with(total: FixedPointSum, vector: npt.NDArray[np.float64], deviation: float, divisor: float) -> FloatVector:
+    """Return (sum + deviation * vector) / divisor, float32 [size], with noise that is there already."""
+    mean = np.empty(total.size, dtype=np.float32)
+    for block, values in total.blocks():
+        noised = np.add(values, deviation * vector[block], out=values)
         mean[block] = np.divide(noised, divisor, out=values)
     return mean

@@ -4,6 +4,7 @@ Over-selection (Bonawitz et al., "Towards Federated Learning at Scale: System De
 clients than a round needs, so that it need not wait for the slowest, nor for those that drop out.
 """
 
+from strategies.samplers.cyclic import CyclicSampler, pass_rounds
 from strategies.samplers.drawing import draw, draw_independently, draw_weighted
 from strategies.samplers.fixed_size import FixedSize, asked
 from strategies.samplers.poisson import PoissonSampler
@@ -13,6 +14,7 @@ from strategies.samplers.uniform import UniformSampler
 from strategies.samplers.weighted import WeightedSampler
 
 __all__ = [
+    "CyclicSampler",
     "FixedSize",
     "KnownSampler",
     "Losses",
@@ -26,4 +28,5 @@ __all__ = [
     "draw_independently",
     "draw_weighted",
     "no_losses",
+    "pass_rounds",
 ]

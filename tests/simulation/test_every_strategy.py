@@ -20,6 +20,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "bulyan": {"attackers-tolerated": 1},
     "dp-fedavg": {"clipping-norm": 0.3, "noise-multiplier": 0.1, "per-layer-clipping": True},
     "dp-fedavg-adaptive": {"clipping-norm": 0.1, "noise-multiplier": 0.1},
+    "dp-ftrl": {"clipping-norm": 0.3, "noise-multiplier": 0.1, "per-layer-clipping": True},
+    "dp-mf": {"clipping-norm": 0.3, "noise-multiplier": 0.1},
     "fedbuff": FEDBUFF,
     "fednova": {**PARTIAL, "client-optimizer-args": "momentum=0.5"},
     "fedprox": {**PARTIAL, "proximal-mu": 0.5, "adaptive-mu": True},

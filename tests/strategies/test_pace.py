@@ -75,11 +75,11 @@ def test_a_buffer_needs_to_see_each_update() -> None:
         composed(Buffered(), takes={Property.SINGLE_UPDATES})
 
 
-def test_accounting_by_sampling_probabilities_is_not_sound_with_a_buffer() -> None:
-    known = {Property.KNOWN_SAMPLING}
-    composed(Synchronous(), gives=known, needs=known)
-    with pytest.raises(StrategyError, match=r"Promising needs a cohort whose sampling .* which Buffered takes away"):
-        composed(Buffered(), gives=known, needs=known)
+@pytest.mark.parametrize("known", [Property.KNOWN_SAMPLING, Property.BOUNDED_PARTICIPATION])
+def test_accounting_by_who_takes_part_in_a_round_is_not_sound_with_a_buffer(known: Property) -> None:
+    composed(Synchronous(), gives={known}, needs={known})
+    with pytest.raises(StrategyError, match=r"Promising needs a cohort .* which Buffered takes away"):
+        composed(Buffered(), gives={known}, needs={known})
 
 
 def test_rounds_are_the_default() -> None:

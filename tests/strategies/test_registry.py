@@ -8,7 +8,14 @@ from strategies.errors import StrategyError
 from strategies.options import Option
 from strategies.pace import Buffered
 from strategies.registry import AGGREGATORS, STRATEGIES, build
-from strategies.samplers import PoissonSampler, PowerOfChoice, Sampler, UniformSampler, WeightedSampler
+from strategies.samplers import (
+    CyclicSampler,
+    PoissonSampler,
+    PowerOfChoice,
+    Sampler,
+    UniformSampler,
+    WeightedSampler,
+)
 from strategies.server_optimizers import ServerSGD
 
 
@@ -31,10 +38,11 @@ def test_fedavg_from_its_keys() -> None:
         ("poisson", PoissonSampler(4)),
         ("weighted", WeightedSampler(4)),
         ("power-of-choice", PowerOfChoice(4, candidates=9)),
+        ("cyclic", CyclicSampler(4, 3)),
     ],
 )
 def test_selection_names_the_sampler(name: str, sampler: Sampler) -> None:
-    options = {"selection": name, "clients-per-round": 4, "power-of-choice-candidates": 9}
+    options = {"selection": name, "clients-per-round": 4, "power-of-choice-candidates": 9, "pass-rounds": 3}
     assert build("fedavg", options).sampler == sampler
 
 
@@ -67,7 +75,7 @@ def test_fedbuff_trains_as_many_at_a_time_as_a_round_would_have(
 
 @pytest.mark.parametrize("name", sorted(STRATEGIES))
 def test_every_strategy_can_be_built_without_options_and_knows_its_name(name: str) -> None:
-    asked: dict[str, Option] = {"clients-per-round": 10} if name.startswith("dp-") else {}  # these need a number
+    asked: dict[str, Option] = {"clients-per-round": 10, "num-clients": 50} if name.startswith("dp-") else {}
     assert build(name, asked).name == name
 
 
