@@ -1,4 +1,4 @@
-"""Canaries and whoever watches for them: directions, what they send, and that no audit proves more than is accounted."""
+"""Canaries and whoever watches for them: what they send, what is seen, and no proof of more than is accounted."""
 
 import math
 from collections.abc import Mapping
