@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from app.units import human_bytes, human_seconds, percent
+from strategies.privacy.spending import Spending
 from strategies.records import RoundRecord
 
 
@@ -25,8 +26,7 @@ def log_line(record: RoundRecord, num_rounds: int) -> str:
     if record.staleness is not None:
         parts.append(f"staleness {record.staleness['mean']:.1f}, at most {record.staleness['largest']:g}")
     if record.privacy is not None:
-        epsilon = record.privacy["epsilon"]
-        parts.append(f"epsilon {epsilon:.3g}" if math.isfinite(epsilon) else "NO PRIVACY")
+        parts.append(_privacy(record.privacy))
     if record.simulated_seconds is not None:
         parts.append(f"{human_seconds(record.simulated_seconds)} simulated")
     if "total" in record.seconds:
@@ -45,6 +45,13 @@ def _learning(record: RoundRecord) -> list[str]:
         mean, worst = percent(scores["accuracy"]), percent(scores["accuracy-worst-10"])
         parts.append(f"clients {mean}, worst tenth {worst}")
     return parts
+
+
+def _privacy(spent: Spending) -> str:
+    if not math.isfinite(spent.epsilon):
+        return "NO PRIVACY"
+    text = f"epsilon {spent.epsilon:.3g} by {spent.accountant}"
+    return f"{text} ({spent.caveat})" if spent.caveat else text
 
 
 def _clients(record: RoundRecord) -> str:

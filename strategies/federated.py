@@ -29,6 +29,7 @@ from strategies.evaluation import evaluators, gather
 from strategies.pace import Pace, Synchronous
 from strategies.population import Population
 from strategies.privacy.noise import derived_noise, system_noise
+from strategies.privacy.spending import warnings
 from strategies.records import ClientScores
 from strategies.requests import NOTHING, Correspondence, RequestWriter, packs_for
 from strategies.round_loop import CentralEvaluation as CentralEvaluation  # part of this module's interface, as Observer
@@ -109,7 +110,8 @@ class FederatedStrategy(RoundLoop):
         cohort = self._select(arrays, grid, population)
         weights = self.model.weights_of(arrays)
         progress.withheld = self._withholds
-        progress.privacy = self.model.account(server_round, self.rules.budget, progress.offered, cohort)
+        self.model.account(server_round, self.rules.budget, progress.offered, cohort)
+        progress.privacy = self.model.spending(self.rules.budget)
         if self.model.states.ledger and not self._simulated:  # which would repeat the round with the same noise
             self.journal.begun(server_round, self.model.states.ledger)
         size, states = weights.layout.size, self.model.states
@@ -234,6 +236,18 @@ class FederatedStrategy(RoundLoop):
         self.composition.sampler.check(clients)
         if why := self.composition.aggregator.shortfall(self._most_updates(clients)):
             raise StrategyError(f"The strategy '{self.composition.name}' cannot run: {why}.")
+        self._check_privacy(clients)
+
+    def _check_privacy(self, clients: int) -> None:
+        """Raise StrategyError where real clients would be promised what is simulated; warn of what is no privacy."""
+        privacy = self.composition.privacy
+        if privacy.scale != 1 and not self._simulated:
+            raise StrategyError(
+                f"The run {privacy.caveat}: so it is refused where clients are real. Leave 'noise-cohort-size' at 0."
+            )
+        if privacy.noise_multiplier is not None:
+            for sentence in warnings(privacy.noise_multiplier, self.rules.budget.delta, round(clients * privacy.scale)):
+                logger.warning("%s", sentence)
 
     def _most_updates(self, clients: int) -> int:
         """Return how many updates a step can have at most, of a population of so many clients."""

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from strategies.privacy.spending import Spending
+
 WORST_SHARE = 0.1
 
 
@@ -49,9 +51,9 @@ class RoundRecord:
     selected for what they had done before. ``simulated_seconds`` is what the
     clock of a simulated world showed at the end of the round, None where time is real. ``staleness`` holds the "mean"
     and the "largest" number of steps that the model had made since the clients of this step began; None where all begin
-    from the present model. ``privacy`` holds "epsilon" and "delta" of all rounds until this one, None without privacy;
-    epsilon is infinite where updates are clipped without noise. ``checkpoint`` is the last round before this one from
-    whose state the run could go on, None where none is kept: it stays behind where none can be written.
+    from the present model. ``privacy`` is what all rounds until this one have cost, None without privacy.
+    ``checkpoint`` is the last round before this one from whose state the run could go on, None where none is kept: it
+    stays behind where none can be written.
     """
 
     round: int
@@ -69,7 +71,7 @@ class RoundRecord:
     seconds: Mapping[str, float] = field(default_factory=dict)
     simulated_seconds: float | None = None
     staleness: Mapping[str, float] | None = None
-    privacy: Mapping[str, float] | None = None
+    privacy: Spending | None = None
     checkpoint: int | None = None
 
     def participation(self) -> float:
@@ -94,6 +96,6 @@ class RoundRecord:
             "seconds": dict(self.seconds),
             "simulated-seconds": self.simulated_seconds,
             "staleness": None if self.staleness is None else dict(self.staleness),
-            "privacy": None if self.privacy is None else dict(self.privacy),
+            "privacy": None if self.privacy is None else self.privacy.to_json(),
             "checkpoint": self.checkpoint,
         }

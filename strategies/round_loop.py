@@ -95,6 +95,8 @@ class RoundLoop(Strategy):
         for number in range(self._progress.round + 1, num_rounds + 1):
             if not self._run_round(number, plan, result):
                 break
+        if (spent := self.model.spending(self.rules.budget)) is not None:
+            logger.info("%s", spent.meaning)
         return result
 
     # What the rounds are.

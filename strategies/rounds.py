@@ -18,6 +18,7 @@ from strategies.bans import Bans
 from strategies.errors import LayoutError, StrategyError
 from strategies.population import Population
 from strategies.privacy.clipping import WITHIN
+from strategies.privacy.spending import Spending
 from strategies.records import ClientScores, RoundRecord
 from strategies.replies import Outcome, Rejection
 from strategies.requests import Correspondence
@@ -61,7 +62,7 @@ class RoundProgress:
     staleness: list[int] = field(default_factory=list)  # steps of the server that each counted update has missed
     seconds: dict[str, float] = field(default_factory=dict)
     simulated_seconds: float | None = None
-    privacy: Mapping[str, float] | None = None  # what the rounds so far have cost
+    privacy: Spending | None = None  # what the rounds so far have cost
     checkpoint: int | None = None  # the last round before this one whose state is kept
     withheld: bool = False  # whether what clients report is not to be told
     bytes_down: int = 0

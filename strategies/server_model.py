@@ -11,8 +11,9 @@ from flwr.app import ArrayRecord
 from strategies import wire
 from strategies.composition import Composition
 from strategies.layout import ModelLayout
-from strategies.privacy.budget import Budget, account, spent
+from strategies.privacy.budget import Budget, account
 from strategies.privacy.noise import NoiseSource, system_noise
+from strategies.privacy.spending import Spending
 from strategies.states import StrategyStates
 from strategies.step_fold import StepFold
 from strategies.updates import FloatVector
@@ -65,14 +66,18 @@ class ServerModel:
         self.committed.update(dict.fromkeys(taken.clients, round))
         return self._record_of(weights.layout, flat)
 
-    def account(self, round: int, budget: Budget, clients: int, cohort: Collection[str]) -> Mapping[str, float] | None:
-        """Account a round before it begins, for which the cohort was drawn of so many; return what is spent then.
+    def account(self, round: int, budget: Budget, clients: int, cohort: Collection[str]) -> None:
+        """Account a round before it begins, for which the cohort was drawn of so many.
 
         Raises BudgetSpentError where it would exceed the budget.
         """
         ledger = account(round, self.composition, budget, self.states.ledger, clients, cohort)
         self.states = replace(self.states, ledger=ledger)
-        return spent(self.states.ledger, budget)
+
+    def spending(self, budget: Budget) -> Spending | None:
+        """Return what all rounds that were accounted come to, and how the next one is noised; None without privacy."""
+        privacy = self.composition.privacy
+        return Spending.of(self.states.ledger, budget, privacy.told(self.states.privacy), privacy.caveat)
 
     def _record_of(self, layout: ModelLayout, flat: FloatVector) -> ArrayRecord:
         arrays = layout.unflatten(flat)

@@ -13,13 +13,12 @@ too often.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from strategies.composition import Composition
 from strategies.errors import StrategyError
 from strategies.privacy import participations
-from strategies.privacy.ledger import RELEASES
 from strategies.updates import State
 
 
@@ -70,12 +69,3 @@ def account(
         except StrategyError as error:
             raise BudgetSpentError(str(error)) from None
     return {**before.after(release).state(), **taken_part}
-
-
-def spent(ledger: State, budget: Budget) -> Mapping[str, float] | None:
-    """Return "epsilon" (infinite without noise) and "delta" of what a ledger holds; None of an empty one."""
-    if RELEASES not in ledger:
-        return None
-    from strategies.privacy.ledger import Ledger
-
-    return {"epsilon": Ledger.of(ledger).epsilon(budget.delta), "delta": budget.delta}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from strategies.privacy.accounting import (
     pld_epsilon,
     quiet_accountant,
 )
+from strategies.privacy.spending import meaning, warnings
 
 LEAST_NOISE = 0.05
 TOLERANCE = 1e-5  # of a noise multiplier
@@ -88,37 +88,11 @@ class Plan:
 
     def warnings(self) -> Iterator[str]:
         """Yield a sentence for each reason not to call this privacy."""
-        if self.noise_multiplier == 0:
-            yield "No privacy: the key 'noise-multiplier' is 0, so that updates are clipped but get no noise."
-        if self.delta >= 1 / self.population:
-            yield (
-                f"The key 'budget-delta' is {self.delta:g}, not below 1 / population = {1 / self.population:g}: such a "
-                "guarantee still allows that one client's data are published. Lower it."
-            )
+        yield from warnings(self.noise_multiplier, self.delta, self.population)
 
     def meaning(self, epsilon: float) -> str:
         """Say in one sentence what the guarantee covers."""
-        if not math.isfinite(epsilon):
-            return "No privacy: whoever sees the models may learn everything about a client."
-        whom = {
-            "add or remove one": "whether any one client took part at all, with all its data",
-            "replace one": "whether any one client, with all its data, was this or another one",
-        }[self.adjacency]
-        return (
-            f"User-level differential privacy, epsilon {epsilon:.4g} and delta {self.delta:g}, {self.adjacency}: the "
-            f"models of all {self.rounds} rounds together hardly tell {whom}; this {self._assumption()}, trusts the "
-            "server, and covers the models alone, not what clients report beside them."
-        )
-
-    def _assumption(self) -> str:
-        if self.sampling == "none":
-            return "assumes nothing of who takes part"
-        if self.sampling == "poisson":
-            return (
-                f"assumes that every round draws each client with probability {self.release.rate:.4g}, independently, "
-                "and that nobody sees whom"
-            )
-        return f"assumes that every round draws {self.cohort} of {self.population} clients, and that nobody sees whom"
+        return meaning(epsilon, self.delta, self.sampling, self.adjacency, self.rounds, f"{self.release.rate:.4g}")
 
 
 def with_least_noise(plan: Plan, epsilon: float) -> Plan:

@@ -15,9 +15,27 @@ from strategies.privacy.budget import Budget
 from strategies.privacy.ledger import Ledger
 from strategies.updates import State
 
-COVERED = {
+CENTRAL = (
+    "User-level differential privacy, epsilon {epsilon:.4g} and delta {delta:g}, {adjacency}: the models of all "
+    "{rounds} rounds together hardly tell {whom}; this {assumed}, trusts the server, and covers the models alone, not "
+    "what clients report beside them."
+)
+LOCAL = (
+    "User-level local differential privacy, epsilon {epsilon:.4g} and delta {delta:g}, {adjacency}: what a client "
+    "sends in all of at most {rounds} rounds hardly tells whether it holds its own data or any other; this {assumed}, "
+    "trusts nobody but the client, and covers its updates alone, not what it reports beside them."
+)
+WHOM: dict[Adjacency, str] = {
     "add or remove one": "whether any one client took part at all, with all its data",
     "replace one": "whether any one client, with all its data, was this or another one",
+}
+ASSUMED: dict[Sampling, str] = {
+    "none": "assumes nothing of who takes part",
+    "local": "assumes nothing of who takes part",
+    "poisson": "assumes that every round draws each client with probability {rate}, independently, and that nobody "
+    "sees whom",
+    "fixed": "assumes that every round draws a fixed number of clients, each with probability {rate}, and that nobody "
+    "sees whom",
 }
 
 
@@ -103,33 +121,20 @@ class Spending:
     def meaning(self) -> str:
         """Say in one sentence what the guarantee covers, and before it why it is none for this run."""
         covered = meaning(
-            self.epsilon, self.delta, self.adjacency, self.releases, assumption(self.sampling, self.rate, "at most ")
+            self.epsilon, self.delta, self.sampling, self.adjacency, self.releases, f"at most {self.rate:.4g}"
         )
         if not self.caveat or not math.isfinite(self.epsilon):
             return covered
         return f"The run {self.caveat}. Of that cohort it would hold: {covered}"
 
 
-def meaning(epsilon: float, delta: float, adjacency: Adjacency, rounds: int, assumed: str) -> str:
-    """Say in one sentence what so many rounds of a mechanism of this guarantee cover."""
+def meaning(epsilon: float, delta: float, sampling: Sampling, adjacency: Adjacency, rounds: int, rate: str) -> str:
+    """Say in one sentence what so many rounds cover, in which a client takes part with this probability."""
     if not math.isfinite(epsilon):
         return "No privacy: whoever sees the models may learn everything about a client."
-    return (
-        f"User-level differential privacy, epsilon {epsilon:.4g} and delta {delta:g}, {adjacency}: the models of all "
-        f"{rounds} rounds together hardly tell {COVERED[adjacency]}; this {assumed}, trusts the server, and covers the "
-        "models alone, not what clients report beside them."
-    )
-
-
-def assumption(sampling: Sampling, rate: float, bound: str = "") -> str:
-    """Say what a guarantee takes for granted of who takes part; ``bound`` stands before the probability."""
-    if sampling == "none":
-        return "assumes nothing of who takes part"
-    how = {
-        "poisson": f"each client with probability {bound}{rate:.4g}, independently",
-        "fixed": f"a fixed number of clients, each with probability {bound}{rate:.4g}",
-    }[sampling]
-    return f"assumes that every round draws {how}, and that nobody sees whom"
+    sentence = LOCAL if sampling == "local" else CENTRAL
+    assumed, whom = ASSUMED[sampling].format(rate=rate), WHOM[adjacency]
+    return sentence.format(epsilon=epsilon, delta=delta, adjacency=adjacency, rounds=rounds, whom=whom, assumed=assumed)
 
 
 def warnings(noise_multiplier: float, delta: float, population: int) -> Iterator[str]:

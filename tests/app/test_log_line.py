@@ -3,6 +3,7 @@
 import pytest
 
 from app.log_line import log_line
+from strategies.privacy.spending import Spending
 from strategies.records import RoundRecord
 
 
@@ -27,9 +28,17 @@ def test_bans_are_told_also_where_nobody_is_left_to_ask() -> None:
     assert log_line(record, 5) == "round 2/5 | 0/0 clients (4 banned) | SKIPPED, the model stays"
 
 
-@pytest.mark.parametrize(("epsilon", "said"), [(1.23456, "epsilon 1.23"), (float("inf"), "NO PRIVACY")])
-def test_what_the_rounds_have_cost_in_privacy_is_told(epsilon: float, said: str) -> None:
-    record = RoundRecord(2, selected=("a",), accepted=("a",), privacy={"epsilon": epsilon, "delta": 1e-5})
+@pytest.mark.parametrize(
+    ("epsilon", "caveat", "said"),
+    [
+        (1.23456, "", "epsilon 1.23 by PLD"),
+        (float("inf"), "has no privacy", "NO PRIVACY"),
+        (1.23456, "is a simulation", "epsilon 1.23 by PLD (is a simulation)"),
+    ],
+)
+def test_what_the_rounds_have_cost_in_privacy_is_told(epsilon: float, caveat: str, said: str) -> None:
+    spent = Spending(epsilon, 1e-5, "PLD", "add or remove one", "poisson", 0.1, 2, caveat=caveat)
+    record = RoundRecord(2, selected=("a",), accepted=("a",), privacy=spent)
     assert log_line(record, 5) == f"round 2/5 | 1/1 clients | {said}"
 
 

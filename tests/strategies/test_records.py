@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from strategies.privacy.spending import Spending
 from strategies.records import ClientScores, RoundRecord
 
 
@@ -82,7 +83,7 @@ def test_a_line_of_metrics_by_hand() -> None:
         seconds={"train": 0.5, "total": 1.0},
         simulated_seconds=90.0,
         staleness={"mean": 0.5, "largest": 2.0},
-        privacy={"epsilon": 1.5, "delta": 1e-5},
+        privacy=Spending(1.5, 1e-5, "RDP", "replace one", "fixed", 0.1, 2, 0.5, {"clipping-norm": 3.0}, "is none"),
         checkpoint=1,
     )
     assert record.to_json() == {
@@ -107,7 +108,18 @@ def test_a_line_of_metrics_by_hand() -> None:
         "seconds": {"train": 0.5, "total": 1.0},
         "simulated-seconds": 90.0,
         "staleness": {"mean": 0.5, "largest": 2.0},
-        "privacy": {"epsilon": 1.5, "delta": 1e-5},
+        "privacy": {
+            "epsilon": 1.5,
+            "delta": 1e-5,
+            "accountant": "RDP",
+            "adjacency": "replace one",
+            "sampling": "fixed",
+            "sampling-rate": 0.1,
+            "releases": 2,
+            "epsilon-left": 0.5,
+            "clipping-norm": 3.0,
+            "caveat": "is none",
+        },
         "checkpoint": 1,
     }
 

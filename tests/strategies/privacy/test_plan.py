@@ -73,7 +73,7 @@ def test_what_a_guarantee_covers() -> None:
     assert "epsilon 4.908 and delta 0.001, add or remove one" in poisson
     assert "each client with probability 0.2632, independently" in poisson
     fixed = replace(FEMNIST, sampling="fixed").meaning(40.0)
-    assert "replace one" in fixed and "50 of 190 clients" in fixed
+    assert "replace one" in fixed and "a fixed number of clients, each with probability 0.2632" in fixed
     assert "assumes nothing of who takes part" in replace(FEMNIST, sampling="none").meaning(40.0)
     assert FEMNIST.meaning(float("inf")).startswith("No privacy")
 
