@@ -8,12 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from strategies.privacy.accounting import ACCOUNTANTS, ADJACENCIES, SAMPLINGS, Accountant, Adjacency, Sampling
-from strategies.privacy.budget import Budget
 from strategies.privacy.ledger import Ledger
 from strategies.updates import State
+
+if TYPE_CHECKING:
+    from strategies.privacy.budget import Budget
 
 CENTRAL = (
     "User-level differential privacy, epsilon {epsilon:.4g} and delta {delta:g}, {adjacency}: the models of all "
