@@ -29,9 +29,10 @@ import numpy.typing as npt
 
 from strategies.errors import StrategyError
 
-Sampling = Literal["poisson", "fixed", "none", "local"]
-"""Each client by itself with one probability; so many of them, without replacement; all of them in every round; or each
-client releases its own update, with noise of its own, and who takes part is seen."""
+Sampling = Literal["poisson", "fixed", "none", "local", "cyclic"]
+"""Each client by itself with one probability; so many of them, without replacement; all of them in every round; each
+client releases its own update, with noise of its own, and who takes part is seen; or each once in a pass of rounds, all
+of which is one release."""
 
 Adjacency = Literal["add or remove one", "replace one"]
 
@@ -41,7 +42,7 @@ Renyi = npt.NDArray[np.float64]
 Accountant = Literal["RDP", "PLD"]
 
 SAMPLINGS: tuple[Sampling, ...] = get_args(Sampling)
-UNSAMPLED, REPLACED = ("none", "local"), ("fixed", "local")
+UNSAMPLED, REPLACED = ("none", "local", "cyclic"), ("fixed", "local")
 ADJACENCIES: tuple[Adjacency, ...] = get_args(Adjacency)
 ACCOUNTANTS: tuple[Accountant, ...] = get_args(Accountant)
 ORDERS: tuple[float, ...] = (*(1 + x / 10 for x in range(1, 100)), *range(11, 64), 128, 256, 512, 1024)
@@ -54,7 +55,7 @@ FINEST, COARSEST, STEPS = 1e-4, 1e-3, 30  # of the grid of PLD; a deviation of a
 
 @dataclass(frozen=True)
 class Release:
-    """What one round lets out: a Gaussian mechanism on a sample of the clients.
+    """What one round, or one pass, lets out: a Gaussian mechanism on a sample of the clients.
 
     ``rate`` is the probability with which a client takes part, ``noise_multiplier`` z. With adaptive clipping z is that
     of the sum of updates and the count of clipped ones together. Raises StrategyError where there is no such mechanism.

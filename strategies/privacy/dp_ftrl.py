@@ -89,7 +89,7 @@ class DPFTRL(ClippedSum):
         rounds = self.correlated.rounds
         if not isinstance(sampler, CyclicSampler) or sampler.pass_rounds != rounds:  # which the guarantees refuse
             raise StrategyError(f"Nobody knows whether {sampler} asks a client only once in a pass of {rounds} rounds.")
-        return None if (round - 1) % rounds else Release("none", 1.0, self.pass_noise_multiplier)
+        return None if (round - 1) % rounds else Release("cyclic", 1.0, self.pass_noise_multiplier)
 
     def init(self, size: int) -> State:
         """Return no state: no noise so far."""

@@ -54,8 +54,8 @@ class BandedNoise:
     def column(self) -> npt.NDArray[np.float64]:
         """The coefficients c_0, c_1, ... of the bands, float64 [bands], of norm 1."""
         places = np.arange(1, self.bands or self.rounds)
-        root = np.concatenate([[1.0], np.cumprod((2 * places - 1) / (2 * places))])  # (2k choose k) / 4^k
-        return root / np.linalg.norm(root)
+        root = np.append(1.0, np.cumprod((2 * places - 1) / (2 * places)))  # (2k choose k) / 4^k
+        return np.asarray(root / np.linalg.norm(root))
 
     @property
     def sensitivity(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from strategies.errors import StrategyError
 from strategies.privacy.accounting import (
     PLD_EPSILON,
     PLD_NOISE,
+    UNSAMPLED,
     Adjacency,
     Epsilons,
     Release,
@@ -31,10 +33,11 @@ STEP = 0.85  # PLD mostly needs 5 to 15 % less noise than RDP, and with little i
 
 @dataclass(frozen=True)
 class Plan:
-    """So many rounds, each a release of DP-FedAvg.
+    """So many rounds, each a release of DP-FedAvg, or ``pass_rounds`` of them together one of DP-FTRL.
 
-    ``clients_per_round`` is the cohort's size or, with Poisson sampling, its mean; 0 = all. Raises StrategyError where
-    there is no such mechanism, or no such delta.
+    ``clients_per_round`` is the cohort's size or, with Poisson or cyclic selection, its mean; 0 = all. In a release one
+    client can move what gets noise by ``sensitivity`` clipping norms. Raises StrategyError where there is no such
+    mechanism, or no such delta.
     """
 
     population: int
@@ -44,6 +47,8 @@ class Plan:
     noise_multiplier: float
     delta: float
     adaptive: bool = False
+    pass_rounds: int = 1
+    sensitivity: float = 1.0
 
     def __post_init__(self) -> None:
         if self.population < 1 or self.rounds < 1:
@@ -66,21 +71,26 @@ class Plan:
     @property
     def cohort(self) -> int:
         """How many clients take part in a round, on average."""
-        return self.population if self.sampling == "none" else self.clients_per_round or self.population
+        return self.population if self.sampling in ("none", "local") else self.clients_per_round or self.population
 
     @property
     def release(self) -> Release:
-        """What each round releases."""
-        return Release(self.sampling, self.cohort / self.population, self.noise_multiplier)
+        """What each round, or each pass, releases."""
+        rate = 1.0 if self.sampling in UNSAMPLED else self.cohort / self.population
+        return Release(self.sampling, rate, self.noise_multiplier / self.sensitivity)
 
     @property
     def adjacency(self) -> Adjacency:
         """Which two populations are hard to tell apart."""
         return self.release.adjacency
 
+    def releases(self, rounds: int) -> int:
+        """Return how many releases the first so many rounds begin."""
+        return math.ceil(rounds / self.pass_rounds)
+
     def after(self, rounds: int) -> Epsilons:
         """Return the epsilon of the first so many rounds."""
-        return epsilons({self.release: rounds}, self.delta)
+        return epsilons({self.release: self.releases(rounds)}, self.delta)
 
     def rounds_within(self, epsilon: float) -> int:
         """Return how many of the rounds the tighter accountant allows."""
@@ -92,7 +102,8 @@ class Plan:
 
     def meaning(self, epsilon: float) -> str:
         """Say in one sentence what the guarantee covers."""
-        return meaning(epsilon, self.delta, self.sampling, self.adjacency, self.rounds, f"{self.release.rate:.4g}")
+        releases, rate = self.releases(self.rounds), f"{self.release.rate:.4g}"
+        return meaning(epsilon, self.delta, self.sampling, self.adjacency, releases, rate)
 
 
 def with_least_noise(plan: Plan, epsilon: float) -> Plan:
@@ -128,8 +139,10 @@ def _with_noise(plan: Plan, noise_multiplier: float) -> Plan:
 def _calibrated_by_rdp(plan: Plan, epsilon: float) -> float:
     import dp_accounting as dp
 
+    releases = plan.releases(plan.rounds)
+
     def event(noise_multiplier: float) -> Any:
-        return dp.SelfComposedDpEvent(_with_noise(plan, noise_multiplier).release.event, plan.rounds)
+        return dp.SelfComposedDpEvent(_with_noise(plan, noise_multiplier).release.event, releases)
 
     def fresh() -> Any:
         return dp.rdp.RdpAccountant(neighboring_relation=neighbours(plan.adjacency))
@@ -143,7 +156,8 @@ def _calibrated_by_pld(plan: Plan, epsilon: float, least: float, enough: float) 
     """Search between two noise multipliers, by the same figures that a run is accounted with."""
 
     def excess(noise_multiplier: float) -> float:
-        return pld_epsilon({_with_noise(plan, noise_multiplier).release: plan.rounds}, plan.delta) - epsilon
+        release = _with_noise(plan, noise_multiplier).release
+        return pld_epsilon({release: plan.releases(plan.rounds)}, plan.delta) - epsilon
 
     noise = float(brentq(excess, least, enough, xtol=TOLERANCE / 2))
     while excess(noise) > 0:

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 CENTRAL = (
     "User-level differential privacy, epsilon {epsilon:.4g} and delta {delta:g}, {adjacency}: the models of all "
-    "{rounds} rounds together hardly tell {whom}; this {assumed}, trusts the server, and covers the models alone, not "
+    "{releases} together hardly tell {whom}; this {assumed}, trusts the server, and covers the models alone, not "
     "what clients report beside them."
 )
 LOCAL = (
     "User-level local differential privacy, epsilon {epsilon:.4g} and delta {delta:g}, {adjacency}: what a client "
-    "sends in all of at most {rounds} rounds hardly tells whether it holds its own data or any other; this {assumed}, "
+    "sends in all of at most {releases} hardly tells whether it holds its own data or any other; this {assumed}, "
     "trusts nobody but the client, and covers its updates alone, not what it reports beside them."
 )
 WHOM: dict[Adjacency, str] = {
@@ -38,6 +38,7 @@ ASSUMED: dict[Sampling, str] = {
     "sees whom",
     "fixed": "assumes that every round draws a fixed number of clients, each with probability {rate}, and that nobody "
     "sees whom",
+    "cyclic": "assumes that no client takes part twice in a pass, and nothing else of who does, which all may see",
 }
 
 
@@ -130,13 +131,16 @@ class Spending:
         return f"The run {self.caveat}. Of that cohort it would hold: {covered}"
 
 
-def meaning(epsilon: float, delta: float, sampling: Sampling, adjacency: Adjacency, rounds: int, rate: str) -> str:
-    """Say in one sentence what so many rounds cover, in which a client takes part with this probability."""
+def meaning(epsilon: float, delta: float, sampling: Sampling, adjacency: Adjacency, releases: int, rate: str) -> str:
+    """Say in one sentence what so many rounds, or passes, cover, in which a client takes part with this probability."""
     if not math.isfinite(epsilon):
         return "No privacy: whoever sees the models may learn everything about a client."
     sentence = LOCAL if sampling == "local" else CENTRAL
     assumed, whom = ASSUMED[sampling].format(rate=rate), WHOM[adjacency]
-    return sentence.format(epsilon=epsilon, delta=delta, adjacency=adjacency, rounds=rounds, whom=whom, assumed=assumed)
+    counted = f"{releases} {'passes' if sampling == 'cyclic' else 'rounds'}"
+    return sentence.format(
+        epsilon=epsilon, delta=delta, adjacency=adjacency, releases=counted, whom=whom, assumed=assumed
+    )
 
 
 def warnings(noise_multiplier: float, delta: float, population: int) -> Iterator[str]:

@@ -59,7 +59,8 @@ class TreeNoise:
         now, before = self._cover(round), self._cover(last) if self._pass(last) == self._pass(round) else {}
         kept = {level: state[_name(level)] for level, node in now.items() if before.get(level) == node}
         fresh = {level: noise.standard_normal(size) for level in now if level not in kept}
-        change = np.sum([*fresh.values(), *(-state[_name(level)] for level in before if level not in kept)], axis=0)
+        fallen = (state[_name(level)] for level in before if level not in kept)
+        change = np.sum([*fresh.values(), *map(np.negative, fallen)], axis=0)
         nodes = {_name(level): node for level, node in {**kept, **fresh}.items()}
         return change, {ROUND: np.array(round), **nodes}
 

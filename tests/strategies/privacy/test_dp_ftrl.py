@@ -96,7 +96,7 @@ def test_a_pass_is_paid_in_its_first_round_whoever_is_there(kind: TreeNoise | Ba
         if (round - 1) % rounds:
             assert release is None
         else:
-            assert release is not None and (release.sampling, release.rate) == ("none", 1.0)
+            assert release is not None and (release.sampling, release.rate) == ("cyclic", 1.0)
             assert release.noise_multiplier == pytest.approx(multiplier)
 
 

@@ -98,3 +98,16 @@ def test_warnings() -> None:
 def test_what_is_no_plan(change: dict[str, float], says: str) -> None:
     with pytest.raises(StrategyError, match=says):
         replace(FEMNIST, **change)  # type: ignore[arg-type]
+
+
+def test_a_pass_is_one_release() -> None:
+    """Passes of 8 rounds: 20 rounds begin three of them, each a Gaussian mechanism of half the noise multiplier."""
+    plan = Plan(80, 10, "cyclic", 20, 4.0, 1e-4, pass_rounds=8, sensitivity=2.0)
+    assert (plan.cohort, plan.adjacency) == (10, "add or remove one")
+    assert [plan.releases(rounds) for rounds in (1, 8, 9, 16, 17, 20)] == [1, 1, 2, 2, 3, 3]
+    assert plan.after(20) == plan.after(17) == Plan(80, 0, "none", 3, 2.0, 1e-4).after(3)
+    assert plan.rounds_within(plan.after(16).tightest) == 16
+    found = with_least_noise(plan, 1.5)
+    assert 1.5 - 1e-3 < found.after(20).tightest <= 1.5
+    said = plan.meaning(1.5)
+    assert "the models of all 3 passes together" in said and "no client takes part twice in a pass" in said
