@@ -21,8 +21,8 @@ from strategies.compression.positions import (
     checked,
     smallest,
 )
-from strategies.compression.quantizer import Quantizer
-from strategies.compression.sparsifier import Sparsifier
+from strategies.compression.quantizer import Float32, Quantizer
+from strategies.compression.sparsifier import Everything, Sparsifier
 from strategies.errors import LayoutError, StrategyError
 from strategies.fixed_point import largest_absolute
 from strategies.guarantees import Guarantees, Property
@@ -48,7 +48,9 @@ class Compressed:
     @property
     def guarantees(self) -> Guarantees:
         """Single updates in the clear; no sums of a node, which would not be compressed."""
-        return Guarantees(gives=frozenset({Property.SINGLE_UPDATES}) | self.sparsifier.gives)
+        exact = isinstance(self.sparsifier, Everything) and isinstance(self.quantizer, Float32)
+        own = {Property.SINGLE_UPDATES, Property.EXACT_UPDATES} if exact else {Property.SINGLE_UPDATES}
+        return Guarantees(gives=self.sparsifier.gives | own)
 
     @property
     def unbiased(self) -> bool:
@@ -81,17 +83,18 @@ class Compressed:
         """Read a delta; one that was not finite is NaN everywhere."""
         if payload.dtype != np.uint8 or payload.ndim != 1:
             raise LayoutError("dtype", f"A compressed update is a row of bytes, but {payload.dtype.name} was sent.")
-        header, body = Header.open(payload.view(np.uint8))
+        header, body = Header.open(np.ascontiguousarray(payload, np.uint8))
         self._check(header, size)
         if header.not_finite:
+            self._body(header, body, 0)
             return np.full(size, np.nan, np.float32)
-        coder = _coder(header, size, sent=self._positions_sent(header))
+        agreed = self.sparsifier.agreed(size, round_seed)
+        coder = _coder(header, size, sent=agreed is None and header.count < size)
         split = coder.length(size, header.count)
         body = self._body(header, body, split + self.quantizer.length(header.count))
         delta = np.empty(size, np.float32)
         self.quantizer.read(body[split:], delta[size - header.count :])
         if header.count < size:
-            agreed = self.sparsifier.agreed(size, round_seed)
             read = coder.read(body[:split], size, header.count) if agreed is None else agreed
             _spread(delta, header.count, checked(read, size, header.count))
         return delta
@@ -100,14 +103,11 @@ class Compressed:
         parts = self.sparsifier.wire_id, self.quantizer.wire_id, self.quantizer.bits
         return Header(*parts, flags, coder.wire_id, coder.width, size, count, coder.unary)
 
-    def _positions_sent(self, header: Header) -> bool:
-        return header.count < header.size and self.sparsifier.agreed(header.size, 0) is None
-
     def _check(self, header: Header, size: int) -> None:
         agreed = self._header(size, 0, 0, NoPositions())
         for name in ("sparsifier", "quantizer", "bits", "size"):
             if (sent := getattr(header, name)) != (own := getattr(agreed, name)):
-                _refuse(f"its {name} is {sent}, but was to be {own}")
+                _refuse(f"its {name} is {sent}, but {own} was asked for")
         if header.flags not in (0, SHORTENED, NOT_FINITE):
             _refuse(f"its flags are {header.flags}")
         count = 0 if header.not_finite else self.sparsifier.count(size)

@@ -18,10 +18,10 @@ PIECE = 2**15  # values at a time, a multiple of every block's size: 128 KiB of 
 Bytes = npt.NDArray[np.uint8]
 
 
-def pieces(count: int) -> Iterator[slice]:
-    """Yield the slices of `PIECE` elements that make up so many."""
-    for start in range(0, count, PIECE):
-        yield slice(start, min(start + PIECE, count))
+def pieces(count: int, length: int = PIECE) -> Iterator[slice]:
+    """Yield the slices of ``length`` elements that make up so many."""
+    for start in range(0, count, length):
+        yield slice(start, min(start + length, count))
 
 
 class RandomBits:

@@ -20,10 +20,12 @@ import numpy as np
 import numpy.typing as npt
 
 from strategies.compression.bits import pack, packed_length, unpack
-from strategies.compression.pieces import Bytes, pieces
+from strategies.compression.pieces import PIECE, Bytes, pieces
 from strategies.errors import LayoutError
 
 Positions = npt.NDArray[np.int64]
+
+SOME = PIECE // 4  # positions at a time: they are twice as wide as values, and several are held of each
 
 
 class Coder(Protocol):
@@ -67,7 +69,7 @@ class NoPositions:
 
     def read(self, data: Bytes, size: int, count: int) -> Iterator[Positions]:
         """Yield everywhere."""
-        for place in pieces(size):
+        for place in pieces(size, SOME):
             yield np.arange(place.start, place.stop)
 
 
@@ -95,7 +97,7 @@ class FixedGaps:
     def read(self, data: Bytes, size: int, count: int) -> Iterator[Positions]:
         """Add up the gaps."""
         before = -1
-        for place in pieces(count):
+        for place in pieces(count, SOME):
             positions = before + np.cumsum(unpack(data, count, self.width, place).astype(np.int64) + 1)
             before = int(positions[-1])
             yield positions
@@ -172,7 +174,7 @@ class Bitmap:
 
 def ones(data: Bytes) -> Iterator[Positions]:
     """Yield where the bits are 1, some at a time."""
-    for place in pieces(len(data) * 8):
+    for place in pieces(len(data) * 8, SOME):
         found = np.flatnonzero(np.unpackbits(data[place.start // 8 : -(-place.stop // 8)], bitorder="little"))
         if len(found):
             yield found + place.start
@@ -188,7 +190,7 @@ def smallest(positions: Positions, size: int) -> Coder:
     if len(positions) == size:
         return NoPositions()
     gaps = gaps_of(positions)
-    coders: list[Coder] = [FixedGaps.fitted(gaps), GolombGaps.fitted(gaps), Bitmap()]
+    coders: list[Coder] = [Bitmap(), FixedGaps.fitted(gaps), GolombGaps.fitted(gaps)]
     return min(coders, key=lambda coder: coder.length(size, len(positions)))
 
 

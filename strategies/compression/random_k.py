@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from strategies.compression.pieces import RandomBits, pieces
-from strategies.compression.positions import Positions
+from strategies.compression.positions import SOME, Positions
 from strategies.compression.sparsifier import kept, share_of
 from strategies.guarantees import Property
 from strategies.options import Option, Options
@@ -56,14 +56,14 @@ class RandomK:
         """Return the values at the agreed places, each divided by its chance to be there."""
         size, count = len(delta), self.count(len(delta))
         values = np.empty(count, np.float32)
-        for place, positions in zip(pieces(count), self.agreed(size, round_seed), strict=True):
+        for place, positions in zip(pieces(count, SOME), self.agreed(size, round_seed), strict=True):
             np.multiply(delta[positions], np.diff(_bounds(place, size, count)), out=values[place], casting="same_kind")
         return values, None
 
     def agreed(self, size: int, round_seed: int) -> Iterator[Positions]:
         """Yield one place of each stretch; the chances differ by at most 2^-32."""
         count, bits = self.count(size), RandomBits(round_seed, PURPOSE)
-        for place in pieces(count):
+        for place in pieces(count, SOME):
             bounds = _bounds(place, size, count)
             drawn = bits.words(place.stop - place.start) >> np.uint64(32)
             yield (bounds[:-1] + (drawn * np.diff(bounds) >> np.uint64(32))).astype(np.int64)

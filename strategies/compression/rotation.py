@@ -95,25 +95,26 @@ def _transform(values: FloatVector) -> None:
     full = len(values) // BLOCK * BLOCK
     squares = values[:full].reshape(-1, LINE, LINE)
     squares *= np.float32(1 / LINE)
-    _butterflies(squares)
-    turned = squares.swapaxes(1, 2).copy()
-    _butterflies(turned)
-    squares[:] = turned.swapaxes(1, 2)
+    turned = _butterflies(squares).swapaxes(1, 2).copy()
+    squares[:] = _butterflies(turned).swapaxes(1, 2)
     while full < len(values):
         size = 1 << (len(values) - full).bit_length() - 1
         rest = values[full : full + size].reshape(1, size, 1)
         rest *= np.float32(1 / math.sqrt(size))
-        _butterflies(rest)
+        rest[:] = _butterflies(rest)
         full += size
 
 
-def _butterflies(rows: npt.NDArray[np.float32]) -> None:
-    """Apply the transform, not normalized, in place along the second of three axes, a power of two long."""
-    step, (count, length, width) = 1, rows.shape
+def _butterflies(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the transform, not normalized, along the second of three axes, a power of two long; rows is written over.
+
+    Sums and differences go from one array to the other, step by step.
+    """
+    step, (count, length, width), other = 1, rows.shape, np.empty_like(rows)
     while step < length:
-        pairs = rows.reshape(count, length // (2 * step), 2, step * width)
-        upper, lower = pairs[:, :, 0], pairs[:, :, 1]
-        total = upper + lower
-        np.subtract(upper, lower, out=lower)
-        upper[:] = total
-        step *= 2
+        shape = count, length // (2 * step), 2, step * width
+        pairs, results = rows.reshape(shape), other.reshape(shape)
+        np.add(pairs[:, :, 0], pairs[:, :, 1], out=results[:, :, 0])
+        np.subtract(pairs[:, :, 0], pairs[:, :, 1], out=results[:, :, 1])
+        rows, other, step = other, rows, 2 * step
+    return rows

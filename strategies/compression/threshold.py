@@ -24,6 +24,8 @@ from strategies.guarantees import Property
 from strategies.options import Option, Options, number
 from strategies.updates import FloatVector
 
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+
 
 @dataclass(frozen=True)
 class Threshold:
@@ -57,7 +59,7 @@ class Threshold:
     def select(self, delta: FloatVector, round_seed: int) -> tuple[FloatVector, Positions]:
         """Return the values that stand out; of an update of zeros, none."""
         squares = math.fsum(float(np.square(delta[place], dtype=np.float64).sum()) for place in pieces(len(delta)))
-        least = np.float32(self.multiple * math.sqrt(squares / len(delta)))
+        least = min(self.multiple * math.sqrt(squares / len(delta)), FLOAT32_MAX)
         positions = np.flatnonzero((np.abs(delta) >= least) & (delta != 0))
         return delta[positions], positions
 

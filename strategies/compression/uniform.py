@@ -11,8 +11,8 @@ the two outermost levels (Suresh, Yu, Kumar, McMahan: "Distributed Mean Estimati
 section 2.1) and keeps the first half of the bound alone. In place of the paper's Elias code every value takes b bits:
 what can still be saved is left to the lossless stage.
 
-Chances are multiples of 2^-16, so that rounding is unbiased up to 2^-17 of the distance of two levels. A block whose
-largest value is below 2^-100 is sent as zeros.
+Chances are multiples of 2^-16, so that rounding is unbiased up to 2^-15 of the distance between two levels. A block
+whose largest value is below 2^-100 is sent as zeros.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from strategies.compression.bits import pack, packed_length, unpack
+from strategies.compression.bits import Unsigned, pack, packed_length, unpack
 from strategies.compression.pieces import PIECE, Bytes, RandomBits, pieces
 from strategies.compression.scales import read_scales, scales_length
 from strategies.errors import LayoutError, StrategyError
@@ -108,14 +108,15 @@ class Uniform:
             levels = unpack(codes, len(out), self.bits, place)
             if levels.max() > self._top:
                 raise LayoutError("malformed", f"An update of {self.bits} bits has a level above {self._top}.")
-            rows = _rows(levels.astype(np.float32) - middle)
+            rows = _rows(levels)
+            rows -= middle
             rows /= middle
             rows *= scales[place.start // BLOCK : -(-place.stop // BLOCK), None]
             out[place] = rows.reshape(-1)[: place.stop - place.start]
 
 
-def _rows(values: FloatVector) -> FloatVector:
-    """Return a copy of the values in rows of a block, the last filled up with zeros."""
+def _rows(values: FloatVector | Unsigned) -> FloatVector:
+    """Return the values as float32 in rows of a block, the last filled up with zeros: a copy."""
     rows = np.zeros((-(-len(values) // BLOCK), BLOCK), np.float32)
     rows.reshape(-1)[: len(values)] = values
     return rows
