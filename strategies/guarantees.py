@@ -19,6 +19,7 @@ class Property(StrEnum):
     NOTHING_ELSE = "a round of which the server learns nothing but the noised sum"
     CLIENT_STATE = "rounds that end for all at once, so that every client knows which of its updates counted last"
     ROUNDS = "rounds whose clients are known before any of them is asked, so that each can be paid for"
+    EXACT_UPDATES = "updates that reach the server exactly as clients made them"
     EQUAL_SUPPORT = "updates whose values stand at the same places for all clients of a round"
     COMMON_START = "clients that all begin from one model, so that they can be asked about it before"
 

@@ -54,8 +54,8 @@ class Dense:
 
     @property
     def guarantees(self) -> Guarantees:
-        """Single updates, in the clear, that can be added up as they are."""
-        return Guarantees(gives=frozenset({Property.SINGLE_UPDATES, Property.NODE_SUMS}))
+        """Single updates, in the clear and as they are, that can be added up."""
+        return Guarantees(gives=frozenset({Property.SINGLE_UPDATES, Property.EXACT_UPDATES, Property.NODE_SUMS}))
 
     @property
     def unbiased(self) -> bool:
