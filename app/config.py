@@ -57,6 +57,9 @@ class RunConfig(BaseModel):
     name: str = _run("", "name of the run and its directory; empty = <dataset>-<model>")
     seed: int = _run(0, "everything random is derived from it", ge=0, le=2**63 - 1)
     runs_dir: str = _run("runs", "folder that the run directories are made in")
+    checkpoint_every: int = _run(1, "rounds between checkpoints, from which a run can be resumed; 0 = none", ge=0)
+    checkpoints_kept: int = _run(3, "checkpoints that are kept, the newest ones", ge=1, le=10**6)
+    resume: str = _run("", "run directory to go on in, with the config it has; empty = a new run")
 
     dataset: str = _data("digits", "what is learnt from; npz:PATH, tfrecord:DIR or module:function for your own data")
     partition: Literal["iid", "dirichlet", "pathological", "shards", "quantity", "natural"] = _data(

@@ -17,23 +17,27 @@ from typing import TYPE_CHECKING, Protocol
 from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp import Grid
 
+from app.checkpoints import Checkpoints, EveryFew, Overlapped, RunJournal
 from app.compose import composition, data_spec, learning_rate, round_rules
 from app.config import RunConfig
 from app.errors import RunPruned, RunRefused, UserError
 from app.fingerprint import code_fingerprint, code_location, user_modules
+from app.fitting_nodes import check_nodes, write_population
 from app.log_filter import RUN_DIRECTORY
+from app.only_one import only_one
 from app.report.build import write_report
+from app.resume import directory_to_resume, is_finished, left_by
 from app.run_directory import RunDirectory, RunState
 from app.sinks import Sink, run_sinks
 from app.units import percent
 from app.user_paths import user_path
 from strategies import wire
 from strategies.census import Census
-from strategies.describe import properties_in_common
 from strategies.errors import StrategyError
 from strategies.fedbuff import strategy_class
 from strategies.federated import CentralEvaluation, FederatedStrategy, Observer
 from strategies.records import RoundRecord
+from strategies.snapshot import Snapshot
 from strategies.updates import State
 from tasks.data import ClientData, FederatedData
 from tasks.errors import TaskError
@@ -70,10 +74,14 @@ class MakeSinks(Protocol):
 
 @dataclass(frozen=True)
 class Output:
-    """What a run tells while it lasts, and whether it ends with a page of its own (a sweep has one for all)."""
+    """What a run tells while it lasts, and whether it ends with a page of its own (a sweep has one for all).
+
+    Where ``overlapped`` its checkpoints are written while the next round is under way.
+    """
 
     make_sinks: MakeSinks = run_sinks
     page: bool = True
+    overlapped: bool = False
 
 
 @dataclass
@@ -91,6 +99,7 @@ class FederatedRun:
     probes: Mapping[str, Probe] = field(default_factory=dict)
     rounds: int = 0
     last: RoundRecord | None = None
+    resumed_after: list[int] = field(default_factory=list)  # rounds, once for each process but the first
     _strategy: FederatedStrategy | None = None
     _open: threading.Lock = field(default_factory=threading.Lock)  # taken, for good, by whoever closes the run
 
@@ -102,29 +111,45 @@ class FederatedRun:
         output: Output = Output(),
         probes: Mapping[str, Probe] = MappingProxyType({}),
     ) -> FederatedRun:
-        """Make a run with a directory of its own; raises UserError where there can be none."""
-        runs_dir = user_path(config.runs_dir, "runs-dir")
-        directory = RunDirectory.create(runs_dir, run_name(config), datetime.now())
+        """Make a run with a directory of its own, or with that which is to be gone on in.
+
+        Raises UserError where there can be none, or the config is not that of its run.
+        """
+        if config.resume:
+            directory = directory_to_resume(config)
+        else:
+            runs_dir = user_path(config.runs_dir, "runs-dir")
+            directory = RunDirectory.create(runs_dir, run_name(config), datetime.now())
         logger.info("%s%s", RUN_DIRECTORY, directory.path)
         return cls(config, directory, observers, output, probes)
 
     def run(self, grid: Grid) -> None:
-        """Train from the first round to the report, whatever happens in between; raises as `execute` does."""
-        with self.status():
+        """Train from the first round to the report, whatever happens in between; raises as `execute` does.
+
+        A run that is finished already stays as it is.
+        """
+        if self.config.resume and is_finished(self.directory, self.config):
+            logger.info("The run is finished: nothing is left to do. To train on, raise 'num-rounds'.")
+            return
+        another = f"Another process is at work on the run in {self.directory.path}."
+        with only_one(self.directory.path, another), self.status():
             self.execute(grid)
 
     def execute(self, grid: Grid) -> None:
         """Train and save everything. Raises UserError, TaskError or StrategyError for what the user can mend."""
         config = self.config
         parts = composition(config)
-        self.directory.write_config(config.to_run_config())
+        self.directory.write_config({**config.to_run_config(), "resume": ""})
         fingerprint = code_fingerprint(user_modules(config.to_run_config()))
         self.directory.write_versions(fingerprint, code_location())
         census = Census(grid, config.round_timeout, fingerprint, code_location(), OTHER_CODE)
         census.start(config.min_nodes, config.node_timeout, meanwhile=lambda: self.task)
-        self._check_nodes(census)
-        self._write_population(census)
+        check_nodes(census, self.task.data, config.dataset)
+        write_population(self.directory, census, self.task.data)
+        checkpoints = Checkpoints(self.directory.checkpoints, config.checkpoints_kept)
+        left = left_by(self.directory, checkpoints, parts, round_rules(config).budget, census)
         sinks = self.output.make_sinks(self.directory, logger, config.num_rounds)
+        journal = self._journal(checkpoints, sinks, left)
         named = {wire.RUN: str(self.directory.path)} if parts.keeps_client_state else {}
         self._strategy = strategy_class(parts)(
             parts,
@@ -133,15 +158,37 @@ class FederatedRun:
             census=census,
             round_config=lambda number: {wire.LEARNING_RATE: learning_rate(config).at(number), **named},
             observers=[self._stop_if_closed, *(sink.round for sink in sinks), self._count, *self.observers],
+            journal=journal,
         )
         try:
+            if left is not None:
+                self._go_on(left)
             result = self._strategy.start(
                 grid, self._initial_arrays(), config.num_rounds, config.round_timeout, evaluate_fn=self._evaluation()
             )
         finally:
+            journal.close()
             for sink in sinks:
                 sink.close()
         self._save_model(result.arrays)
+
+    def _journal(self, checkpoints: Checkpoints, sinks: Sequence[Sink], left: Snapshot | None) -> RunJournal:
+        def settle() -> None:
+            for sink in sinks:
+                sink.flush()
+
+        journal = EveryFew(checkpoints, self.config.checkpoint_every, settle, left.round if left else None)
+        return Overlapped(journal) if self.output.overlapped else journal
+
+    def _go_on(self, left: Snapshot) -> None:
+        if wire.read_weights(left.arrays).layout != wire.read_weights(self._initial_arrays()).layout:
+            raise UserError(f"The model '{self.config.model}' has changed since the run began: start a new run.")
+        assert self._strategy is not None
+        self._strategy.resume(left)
+        self.rounds = left.round
+        self.resumed_after.append(left.round)
+        self.directory.write_status("running", "", self.rounds, self.resumed_after)
+        logger.info("Resumed after round %d.", left.round)
 
     @cached_property
     def task(self) -> Task:
@@ -163,7 +210,8 @@ class FederatedRun:
     @contextmanager
     def status(self) -> Iterator[None]:
         """Keep ``status.json`` true, and write the report at the end, whatever the end is."""
-        self.directory.write_status("running")
+        self.resumed_after = list(self.directory.read_status().get("resumed-after", []))
+        self.directory.write_status("running", "", 0, self.resumed_after)
         try:
             yield
         except RunPruned as pruned:
@@ -187,7 +235,7 @@ class FederatedRun:
 
     def _close(self, state: RunState, message: str) -> None:
         if self._open.acquire(blocking=False):
-            self.directory.write_status(state, message, self.rounds)
+            self.directory.write_status(state, message, self.rounds, self.resumed_after)
             if state in ("completed", "pruned"):  # nobody will go on from them
                 shutil.rmtree(self.directory.client_states, ignore_errors=True)
             with _logged("The model so far was not saved"):
@@ -211,28 +259,6 @@ class FederatedRun:
         self.rounds = record.round
         if record.central is not None:
             self.last = record
-
-    def _check_nodes(self, census: Census) -> None:
-        common = properties_in_common(list(census.nodes.values()))
-        data = self.task.data
-        if (shape := common.get("input-shape", list(data.input_shape))) != list(data.input_shape):
-            raise UserError(
-                f"The nodes' examples have the shape {shape!r}, but the server's data set '{self.config.dataset}' has "
-                f"{list(data.input_shape)}: set 'dataset' to one of the same shape as the nodes' data."
-            )
-        if (classes := common.get("num-classes", data.num_classes)) != data.num_classes:
-            raise UserError(
-                f"The nodes' data have {classes!r} classes, but the server's data set '{self.config.dataset}' has "
-                f"{data.num_classes}: set 'dataset' to one with the same classes, or, where the nodes' data only lack "
-                "some, write '?classes=N' after their 'data-path'."
-            )
-
-    def _write_population(self, census: Census) -> None:
-        clients = census.population().clients
-        counts: Mapping[str, list[int]] = {}
-        if set(self.task.data.client_ids) == {client.id for client in clients}:
-            counts = dict(zip(self.task.data.client_ids, self.task.data.label_counts().tolist(), strict=True))
-        self.directory.write_population(clients, counts or None)
 
     def _initial_arrays(self) -> ArrayRecord:
         from app.local_task import initial_arrays

@@ -11,6 +11,7 @@ from typing import Any, get_origin
 from app.config import RunConfig
 from app.config_sentences import did_you_mean
 from app.errors import UserError
+from app.run_directory import RunDirectory
 from app.user_paths import user_path
 
 PATH_DATASETS = ("npz:", "tfrecord:")
@@ -19,6 +20,7 @@ PATH_DATASETS = ("npz:", "tfrecord:")
 def merged_config(arguments: Sequence[str], project: Path, folder: Path) -> RunConfig:
     """Return the defaults, overridden by the files in their order and then by the KEY=VALUE pairs in theirs.
 
+    With 'resume' they override the config of the run to go on with, where its directory can be seen from here.
     ``project`` holds ``presets/``; relative paths start at ``folder``. Raises UserError, one sentence per mistake.
     """
     values: dict[str, Any] = {}
@@ -28,6 +30,8 @@ def merged_config(arguments: Sequence[str], project: Path, folder: Path) -> RunC
     for argument in arguments:
         if "=" in argument:
             values.update(_pairs(argument))
+    if resumed := values.get("resume"):
+        values = {**_of_run(user_path(str(resumed), "resume", folder)), **values}
     return RunConfig.from_run_config(values)
 
 
@@ -47,6 +51,8 @@ def with_absolute_paths(config: RunConfig, folder: Path) -> RunConfig:
                     f"The key 'dataset' is '{config.dataset}', but there is no {absolute}: correct the path."
                 )
             values["dataset"] = f"{prefix}{absolute}{mark}{query}"
+    if config.resume:
+        values["resume"] = str(user_path(config.resume, "resume", folder))
     if config.availability_trace:
         values["availability-trace"] = str(user_path(config.availability_trace, "availability-trace", folder))
     return RunConfig.from_run_config(values)
@@ -70,6 +76,12 @@ def _find(argument: str, project: Path, folder: Path) -> Path:
         f"'-c {argument}' is neither a file, nor KEY=VALUE, nor one of the presets {', '.join(names) or '(none)'}"
         + (hint or ".")
     )
+
+
+def _of_run(directory: Path) -> dict[str, Any]:
+    """Return the config of the run in a directory, nothing where there is none: the server may be elsewhere."""
+    file = RunDirectory(directory).config
+    return _read(file) if file.is_file() else {}
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -108,6 +108,11 @@ class RunDirectory:
         return self.path / "client-states"
 
     @property
+    def checkpoints(self) -> Path:
+        """The folder of what the run can go on from: `app.checkpoints`."""
+        return self.path / "checkpoints"
+
+    @property
     def tensorboard(self) -> Path:
         """The folder of TensorBoard's event files."""
         return self.path / "tensorboard"
@@ -161,13 +166,23 @@ class RunDirectory:
         """Write what an audit has found."""
         self._write_json(self.audit, outcome)
 
-    def write_status(self, state: RunState, message: str = "", rounds: int = 0) -> None:
-        """Write how the run stands; ``rounds`` are the finished ones."""
-        self._write_json(self.status, {"state": state, "message": message, "rounds": rounds})
+    def write_status(
+        self, state: RunState, message: str = "", rounds: int = 0, resumed_after: Sequence[int] = ()
+    ) -> None:
+        """Write how the run stands; ``rounds`` are the finished ones, after some of which it was resumed."""
+        told = {"state": state, "message": message, "rounds": rounds, "resumed-after": list(resumed_after)}
+        self._write_json(self.status, told)
+
+    def read_status(self) -> Mapping[str, Any]:
+        """Return what `write_status` wrote last; nothing where it never did. Raises ValueError for anything else."""
+        if not self.status.exists():
+            return {}
+        status: Mapping[str, Any] = json.loads(self.status.read_text(encoding="utf-8"))
+        return status
 
     def is_closed(self) -> bool:
         """Tell whether the run has ended and written its report, which a run without any record does not get."""
-        state: RunState = json.loads(self.status.read_text(encoding="utf-8"))["state"]
+        state: RunState = self.read_status()["state"]
         return state != "running" and (self.report.exists() or not self.metrics.exists())
 
     def save_model(self, model: Saveable) -> None:

@@ -24,6 +24,9 @@ class Sink(Protocol):
     def round(self, record: RoundRecord) -> None:
         """Take the record of a round that is over."""
 
+    def flush(self) -> None:
+        """Wait until all that was taken is where it belongs."""
+
     def close(self) -> None:
         """No more rounds will come."""
 
@@ -38,6 +41,9 @@ class LogLine:
     def round(self, record: RoundRecord) -> None:
         """Log the round."""
         self._logger.info("%s", log_line(record, self._num_rounds))
+
+    def flush(self) -> None:
+        """Nothing waits."""
 
     def close(self) -> None:
         """Nothing is held."""
@@ -55,6 +61,9 @@ class JsonLines:
     def round(self, record: RoundRecord) -> None:
         """Append the record."""
         self._file.append(record.to_json())
+
+    def flush(self) -> None:
+        """Nothing waits."""
 
     def close(self) -> None:
         """Close the file."""
@@ -81,31 +90,44 @@ class ClientsJsonLines:
             }
         )
 
+    def flush(self) -> None:
+        """Nothing waits."""
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
 
 class TensorBoard:
-    """TensorBoard scalars, a step per round, written by the ``tensorboard`` package alone, without TensorFlow."""
+    """TensorBoard scalars, a step per round, written by the ``tensorboard`` package alone, without TensorFlow.
+
+    What files of an earlier process tell of the first round it gets, and of later ones, does not count any more.
+    """
 
     def __init__(self, folder: Path) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         folder.mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{time.time_ns() // 10**9:010d}.{platform.node()}.{os.getpid()}.{time.time_ns()}"
         self._file = (folder / name).open("wb")
         self._writer = RecordWriter(self._file)
-        self._event = Event
+        self._event, self._start = Event, SessionLog(status=SessionLog.START)
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        self._begun = False
 
     def round(self, record: RoundRecord) -> None:
         """Write the scalars of the round."""
+        if not self._begun:
+            self._write(self._event(wall_time=time.time(), step=record.round, session_log=self._start))
+            self._begun = True
         event = self._event(wall_time=time.time(), step=record.round)
         for tag, value in scalars(record).items():
             event.summary.value.add(tag=tag, simple_value=value)
         self._write(event)
+
+    def flush(self) -> None:
+        """Nothing waits."""
 
     def close(self) -> None:
         """Close the event file."""
@@ -128,7 +150,8 @@ class Background:
     def __init__(self, sinks: Sequence[Sink]) -> None:
         self._sinks = sinks
         self._records: queue.Queue[RoundRecord | None] = queue.Queue(self.MOST_WAITING)
-        self._error: BaseException | None = None
+        self._error: BaseException | None = None  # not raised yet
+        self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="sinks", daemon=True)
         self._thread.start()
 
@@ -136,6 +159,12 @@ class Background:
         """Hand the record on."""
         self._complain()
         self._records.put(record)
+
+    def flush(self) -> None:
+        """Wait until all records so far are written; raises what a sink has ever raised, as then they are not."""
+        self._records.join()
+        if self._failure is not None:
+            raise self._failure
 
     def close(self) -> None:
         """Wait until all records are written, and close the sinks; again changes nothing."""
@@ -152,13 +181,14 @@ class Background:
             raise error
 
     def _work(self) -> None:
-        failed = False
         while (record := self._records.get()) is not None:
             try:
-                for sink in () if failed else self._sinks:
+                for sink in self._sinks if self._failure is None else ():
                     sink.round(record)
             except Exception as error:
-                failed, self._error = True, error
+                self._failure = self._error = error
+            finally:
+                self._records.task_done()
 
 
 def file_sinks(directory: RunDirectory) -> tuple[Sink, ...]:

@@ -57,7 +57,8 @@ def files_only(directory: RunDirectory, logger: logging.Logger, num_rounds: int)
 
 logger = logging.getLogger(__name__)
 
-LINES, SILENT, ONE_OF_MANY = Output(files_and_lines), Output(files_only), Output(files_only, page=False)
+LINES, SILENT = Output(files_and_lines, overlapped=True), Output(files_only, overlapped=True)
+ONE_OF_MANY = Output(files_only, page=False, overlapped=True)
 
 
 @dataclass

@@ -71,13 +71,13 @@ def sweep_file(argument: str, project: Path) -> Path:
 def carry_out(plan: Plan, runner: Runner, say: Say) -> Result | None:
     """Run what is not run yet, write results and report also when stopped, and return the best configuration."""
     from app.fingerprint import code_fingerprint, user_modules
-    from simulation.sweep.memory import Memory, only_one
+    from simulation.sweep.memory import Memory, alone
     from simulation.sweep.results import best_of, ranked
     from simulation.sweep.study import run_sweep
 
     folder = plan.runs_dir / plan.name
     _make(folder)
-    with only_one(folder):
+    with alone(folder):
         memory = Memory.open(folder, plan, code_fingerprint(user_modules(plan.config({}, 0, "").to_run_config())))
         known = f"{len(memory.outcomes)} runs known in {folder}"
         say(f"{plan.configurations} configurations, {len(plan.seeds)} seeds; {known}")

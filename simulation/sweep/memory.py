@@ -6,11 +6,10 @@ again, and a run that was stopped half-way, which nobody has noted as ended, is 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +17,7 @@ from typing import Any, Literal
 from app import atomic, plain_json
 from app.config import RunConfig
 from app.errors import UserError
+from app.only_one import only_one
 from simulation.sweep.plan import Plan
 
 State = Literal["completed", "pruned", "failed", "crashed"]
@@ -85,15 +85,9 @@ class Memory:
         atomic.write_text(self.folder / "sweep.json", text + "\n")
 
 
-@contextmanager
-def only_one(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> AbstractContextManager[None]:
     """Hold the folder for this process. Raises UserError where another one is sweeping in it."""
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"Another process is running the sweep in '{folder}': wait for its end.") from None
-        yield
+    return only_one(folder, f"Another process is running the sweep in '{folder}': wait for its end.")
 
 
 def _identity(config: RunConfig) -> str:

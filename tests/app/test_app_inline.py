@@ -129,7 +129,15 @@ def test_its_report_and_client_scores_are_there(left: Left) -> None:
 
 def test_nothing_half_written_stays(left: Left) -> None:
     assert sorted(file.name for file in left.directory.path.iterdir()) == [
-        *("clients.jsonl", "config.toml", "metrics.jsonl", "model.keras", "population.json", "report.html"),
+        *(
+            "checkpoints",
+            "clients.jsonl",
+            "config.toml",
+            "metrics.jsonl",
+            "model.keras",
+            "population.json",
+            "report.html",
+        ),
         *("status.json", "tensorboard", "versions.json"),
     ]
 

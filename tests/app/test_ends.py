@@ -32,7 +32,12 @@ def test_a_run_that_ends_early_leaves_the_model_it_had(tmp_path: Path) -> None:
     with pytest.raises(StrategyError):
         start(tmp_path / "broken", {**SMALL, "num-rounds": 5}, observers=[end_in_round_2])
     left = latest(tmp_path / "broken")
-    assert left.json("status.json") == {"state": "failed", "message": "the true reason", "rounds": 2}
+    assert left.json("status.json") == {
+        "state": "failed",
+        "message": "the true reason",
+        "rounds": 2,
+        "resumed-after": [],
+    }
     assert left.digest() == whole.digest()
 
 

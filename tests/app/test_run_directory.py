@@ -199,8 +199,9 @@ def test_a_run_is_closed_once_its_report_is_there(
 def test_status_is_replaced(tmp_path: Path) -> None:
     directory = RunDirectory.create(tmp_path, "x", WHEN)
     directory.write_status("running")
-    directory.write_status("failed", "no nodes", 3)
-    assert json.loads(directory.status.read_text()) == {"state": "failed", "message": "no nodes", "rounds": 3}
+    directory.write_status("failed", "no nodes", 3, [1])
+    expected = {"state": "failed", "message": "no nodes", "rounds": 3, "resumed-after": [1]}
+    assert json.loads(directory.status.read_text()) == directory.read_status() == expected
     assert [path.name for path in directory.path.iterdir()] == ["status.json"]
 
 

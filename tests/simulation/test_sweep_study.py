@@ -16,7 +16,7 @@ from scipy.stats import kstest
 from app.config import RunConfig
 from app.errors import UserError
 from app.run_directory import RunDirectory
-from simulation.sweep.memory import Memory, only_one
+from simulation.sweep.memory import Memory, alone
 from simulation.sweep.plan import Plan
 from simulation.sweep.results import ranked
 from simulation.sweep.study import Configuration, run_sweep
@@ -351,9 +351,9 @@ def test_a_spoilt_memory_is_told(tmp_path: Path, content: str) -> None:
 
 
 def test_only_one_process_sweeps_in_a_folder(tmp_path: Path) -> None:
-    with only_one(tmp_path), pytest.raises(UserError, match="Another process is running the sweep"), only_one(tmp_path):
+    with alone(tmp_path), pytest.raises(UserError, match="Another process is running the sweep"), alone(tmp_path):
         pass
-    with only_one(tmp_path):
+    with alone(tmp_path):
         pass
 
 

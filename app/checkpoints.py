@@ -1,0 +1,221 @@
+"""The checkpoints of a run: the newest few, each wholly there or not at all; the newest that can be read counts.
+
+Beside them lies what privacy will have cost once the round in progress is over, written before anybody is asked: so a
+run that goes on after its process was killed knows what it may have released, and never takes it for less.
+
+A checkpoint that cannot be written must not end a run: it is a warning, and the run goes on without. What privacy costs
+is another matter: where that cannot be written down, the round does not begin.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from app import atomic
+from app.checkpoint_file import Content, DamagedError, from_bytes, to_bytes
+from app.errors import UserError
+from strategies.errors import StrategyError
+from strategies.snapshot import Journal, Snapshot
+from strategies.terms import due
+from strategies.updates import State
+
+logger = logging.getLogger(__name__)
+
+SUFFIX = ".checkpoint"
+LEDGER = "ledger"
+
+
+@dataclass(frozen=True)
+class Begun:
+    """The last round that was begun under privacy, and the ledger with it in."""
+
+    round: int
+    ledger: State
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The folder of a run's checkpoints, for the owner's eyes only; the newest ``kept`` stay."""
+
+    folder: Path
+    kept: int = 3
+
+    def write(self, state: Snapshot) -> None:
+        """Write a checkpoint and delete those that are too many. Raises OSError, and then leaves what was there."""
+        self._write(self._file(state.round), Content(state.facts(), state.groups()))
+        numbers = sorted(self._rounds())
+        earlier = [number for number in numbers if number <= state.round]
+        for number in {*numbers} - {*earlier[-self.kept :]}:  # later ones are those that could not be read
+            self._file(number).unlink(missing_ok=True)
+
+    def newest(self) -> Snapshot | None:
+        """Return the newest state that can be read, and warn of those that cannot; None where there is no checkpoint.
+
+        Raises UserError where there are some and none can be read.
+        """
+        damaged = ""
+        for number in sorted(self._rounds(), reverse=True):
+            try:
+                content = from_bytes(self._file(number).read_bytes())
+                return Snapshot.of(content.facts, content.groups)
+            except (OSError, DamagedError, StrategyError) as error:
+                damaged = f"{self._file(number)} cannot be used: {error}"
+                logger.warning("The checkpoint %s.", damaged)
+        if damaged:
+            raise UserError(f"The run cannot go on, as no checkpoint can be read; {damaged}. Start a new run.")
+        return None
+
+    def begin(self, round: int, ledger: State) -> None:
+        """Write down a round that is about to begin, and the ledger with it in. Raises OSError."""
+        self._write(self._begun, Content({"round": round}, {LEDGER: ledger}))
+
+    def begun(self) -> Begun | None:
+        """Return what `begin` wrote last; None where it never did. Raises UserError where it cannot be read."""
+        try:
+            content = from_bytes(self._begun.read_bytes())
+            return Begun(int(content.facts["round"]), content.groups[LEDGER])
+        except FileNotFoundError:
+            return None
+        except (OSError, DamagedError) as error:
+            raise UserError(
+                f"What the run has cost in privacy cannot be read from {self._begun} ({error}), so it cannot go on: "
+                "start a new run, and count the budget of this one as spent."
+            ) from None
+
+    def tidy(self) -> None:
+        """Delete what processes that were killed have left half written; only for who alone works on the run."""
+        for left in self.folder.glob(".*.tmp*"):
+            left.unlink(missing_ok=True)
+
+    @property
+    def _begun(self) -> Path:
+        return self.folder / "begun"
+
+    def _file(self, round: int) -> Path:
+        return self.folder / f"{round:07d}{SUFFIX}"
+
+    def _rounds(self) -> Iterator[int]:
+        names = (path.stem for path in self.folder.glob(f"*{SUFFIX}"))
+        return (int(name) for name in names if name.isdecimal())
+
+    def _write(self, path: Path, content: Content) -> None:
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        atomic.write_bytes(path, to_bytes(content), atomic.PRIVATE)
+
+
+class RunJournal(Journal, Protocol):
+    """A journal of a run whose end it is told."""
+
+    def close(self) -> None:
+        """Keep what is not kept yet."""
+
+
+class EveryFew:
+    """A journal that writes a checkpoint after every so many rounds (0 = never), and of the last one when it is closed.
+
+    ``settle`` waits until all that was told of the round elsewhere is on the disk; ``saved`` is the round that the run
+    went on from. A round that is over is on the disk when `finished` returns: should the process then be killed, only
+    what was in progress is done again.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        every: int,
+        settle: Callable[[], None] = lambda: None,
+        saved: int | None = None,
+    ) -> None:
+        self._checkpoints = checkpoints
+        self._every = every
+        self._settle = settle
+        self._last: Snapshot | None = None
+        self._saved = saved
+        self._failing = False
+
+    def begun(self, round: int, ledger: State) -> None:
+        """Write the ledger. Raises StrategyError where it cannot be: then nobody must be asked."""
+        if not self._every:
+            return
+        try:
+            self._checkpoints.begin(round, ledger)
+        except OSError as error:
+            raise StrategyError(
+                f"Round {round} does not begin, as what it costs in privacy cannot be written down ({error}): make "
+                f"room in {self._checkpoints.folder}, and go on with the run by 'resume'."
+            ) from error
+
+    def saved(self) -> int | None:
+        """Return the last round of which there is a checkpoint, as far as this journal knows."""
+        return self._saved
+
+    def finished(self, state: Snapshot) -> None:
+        """Write a checkpoint where one is due."""
+        self._last = state
+        if due(state.round, self._every, -1):
+            self._keep(state)
+
+    def close(self) -> None:
+        """Write the last state, where that is not done yet."""
+        if self._every and self._last is not None and self._last.round != self._saved:
+            self._keep(self._last)
+
+    def _keep(self, state: Snapshot) -> None:
+        self._settle()
+        try:
+            self._checkpoints.write(state)
+        except OSError as error:
+            if not self._failing:
+                logger.warning(
+                    "No checkpoint could be written after round %d (%s): the run goes on, but could %s",
+                    *(state.round, error),
+                    "not be resumed." if self._saved is None else f"be resumed after round {self._saved} only.",
+                )
+            self._failing = True
+            return
+        if self._failing:
+            logger.info("Checkpoints can be written again, from round %d on", state.round)
+        self._saved, self._failing = state.round, False
+
+
+class Overlapped:
+    """A journal that writes while the next round is under way, before the end of which it is done.
+
+    So one round that is over may be done again. That is for simulations, whose rounds are no longer than a disk takes.
+    """
+
+    def __init__(self, journal: EveryFew) -> None:
+        self._journal = journal
+        self._pool = ThreadPoolExecutor(1, "checkpoints")
+        self._writing: Future[None] | None = None
+
+    def begun(self, round: int, ledger: State) -> None:
+        """Write the ledger at once."""
+        self._journal.begun(round, ledger)
+
+    def saved(self) -> int | None:
+        """Wait for the disk, and return the last round of which there is a checkpoint."""
+        self._wait()
+        return self._journal.saved()
+
+    def finished(self, state: Snapshot) -> None:
+        """Begin to write a checkpoint where one is due."""
+        self._wait()
+        self._writing = self._pool.submit(self._journal.finished, state)
+
+    def close(self) -> None:
+        """Write the last state, where that is not done yet."""
+        try:
+            self._wait()
+            self._journal.close()
+        finally:
+            self._pool.shutdown()
+
+    def _wait(self) -> None:
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()

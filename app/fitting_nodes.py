@@ -1,0 +1,39 @@
+"""Who takes part in a run: nodes whose data fit the server's, and what the run directory tells of their clients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from app.errors import UserError
+from app.run_directory import RunDirectory
+from strategies.census import Census
+from strategies.describe import properties_in_common
+
+if TYPE_CHECKING:
+    from tasks.data import FederatedData
+
+
+def check_nodes(census: Census, data: FederatedData, dataset: str) -> None:
+    """Raise UserError where the nodes' examples are not of the kind that the server's data set ``dataset`` holds."""
+    common = properties_in_common(list(census.nodes.values()))
+    if (shape := common.get("input-shape", list(data.input_shape))) != list(data.input_shape):
+        raise UserError(
+            f"The nodes' examples have the shape {shape!r}, but the server's data set '{dataset}' has "
+            f"{list(data.input_shape)}: set 'dataset' to one of the same shape as the nodes' data."
+        )
+    if (classes := common.get("num-classes", data.num_classes)) != data.num_classes:
+        raise UserError(
+            f"The nodes' data have {classes!r} classes, but the server's data set '{dataset}' has "
+            f"{data.num_classes}: set 'dataset' to one with the same classes, or, where the nodes' data only lack "
+            "some, write '?classes=N' after their 'data-path'."
+        )
+
+
+def write_population(directory: RunDirectory, census: Census, data: FederatedData) -> None:
+    """Write who could be asked, and which labels they hold where the server knows it."""
+    clients = census.population().clients
+    counts: Mapping[str, list[int]] = {}
+    if set(data.client_ids) == {client.id for client in clients}:
+        counts = dict(zip(data.client_ids, data.label_counts().tolist(), strict=True))
+    directory.write_population(clients, counts or None)

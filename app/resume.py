@@ -1,0 +1,163 @@
+"""Going on with a run: in which directory, with which config, and with files that tell of no round twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from app.checkpoints import Begun, Checkpoints
+from app.compose import composition, learning_rate
+from app.config import RunConfig
+from app.errors import UserError
+from app.run_directory import RunDirectory
+from app.user_paths import user_path
+from strategies.census import Census
+from strategies.composition import Composition
+from strategies.privacy.budget import Budget
+from strategies.privacy.repeating import paid_again
+from strategies.snapshot import Snapshot
+
+WAITING = "it says how long to wait, and not for what"
+MEASURING = "it changes what is measured, and not the model"
+KEEPING = "it says what is kept of a run, and not what the run does"
+
+MAY_CHANGE: Mapping[str, str] = {
+    "num-rounds": "a run may be longer or shorter than was thought, where nothing in it goes by its length",
+    "resume": "it says that the run goes on",
+    "runs-dir": "the run has a directory already",
+    "min-nodes": WAITING,
+    "node-timeout": WAITING,
+    "round-timeout": WAITING,
+    "max-skipped-rounds": WAITING,
+    "min-replies": "nodes may be gone for good",
+    "clients-per-message": "however clients travel, the model is the same",
+    "evaluate-every": MEASURING,
+    "federated-evaluate-every": MEASURING,
+    "federated-evaluate-clients": MEASURING,
+    "checkpoint-every": KEEPING,
+    "checkpoints-kept": KEEPING,
+    "budget-epsilon": "what has been spent stays in the ledger, and how much may be is the owner's to say",
+}
+"""The keys that may be another when a run goes on, and why. With any other, it would not be the same run."""
+
+UNKEPT = ("canaries",)
+"""Keys by which a run remembers what no checkpoint holds, so that it cannot go on."""
+
+
+def directory_to_resume(config: RunConfig) -> RunDirectory:
+    """Return the directory that the config says to go on in.
+
+    Raises UserError where there is none, or the config is not that of its run.
+    """
+    directory = RunDirectory(user_path(config.resume, "resume").resolve())
+    refuse_changes(saved_config(directory), config)
+    return directory
+
+
+def saved_config(directory: RunDirectory) -> RunConfig:
+    """Return the config that the run in a directory was started with; raises UserError where it cannot be read."""
+    try:
+        return RunConfig.from_run_config(tomllib.loads(directory.config.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"The key 'resume' is '{directory.path}', whose config.toml cannot be read ({error}): name the directory "
+            "of a run, on the machine where the server runs."
+        ) from None
+
+
+def refuse_changes(before: RunConfig, now: RunConfig) -> None:
+    """Raise UserError, a sentence per key, where the run would not be the same any more."""
+    old, new = before.to_run_config(), now.to_run_config()
+    sentences = [
+        f"The key '{key}' is {new[key]!r}, but the run to be resumed has {old[key]!r}: leave it so, or start a new run."
+        for key in new
+        if new[key] != old[key] and key not in MAY_CHANGE
+    ]
+    if not sentences and before.num_rounds != now.num_rounds and _lasts(before) != _lasts(now):
+        sentences = [
+            f"The key 'num-rounds' is {now.num_rounds}, but the run to be resumed has {before.num_rounds}, by which "
+            "its learning rate or its noise goes: leave it so, or start a new run."
+        ]
+    sentences += [f"A run with the key '{key}' cannot be resumed: start a new one." for key in UNKEPT if new[key]]
+    if sentences:
+        raise UserError("\n".join(sentences))
+
+
+def _lasts(config: RunConfig) -> object:
+    """Return all that may go by the number of rounds."""
+    return composition(config), learning_rate(config)
+
+
+def is_finished(directory: RunDirectory, config: RunConfig) -> bool:
+    """Tell whether the run was completed, and the config asks for no more than that."""
+    status, before = directory.read_status(), saved_config(directory)
+    as_before = (config.num_rounds, config.budget_epsilon) == (before.num_rounds, before.budget_epsilon)
+    return status.get("state") == "completed" and (as_before or config.num_rounds <= status["rounds"])
+
+
+def left_by(
+    directory: RunDirectory, checkpoints: Checkpoints, parts: Composition, budget: Budget, census: Census
+) -> Snapshot | None:
+    """Return what the run in a directory was left with, and cut off what is told of later rounds.
+
+    None for a new run, and for one that was killed before anybody was asked. Raises UserError or StrategyError where
+    the run cannot go on.
+    """
+    checkpoints.tidy()
+    left, begun = checkpoints.newest(), None if census.simulated else checkpoints.begun()
+    if left is None and begun is not None:
+        raise UserError(
+            f"Round {begun.round} was begun, and no checkpoint is in {checkpoints.folder}: the run cannot be resumed. "
+            "Start a new one, and count the budget of this one as spent."
+        )
+    last = -1 if left is None else left.round
+    for file in (directory.metrics, directory.clients):
+        forget_rounds_after(last, file)
+    if left is None:
+        return None
+    _check_client_states(directory, parts, census, left)
+    return left if begun is None else _with_all_that_was_begun(left, begun, parts, budget, census)
+
+
+def _with_all_that_was_begun(
+    left: Snapshot, begun: Begun, parts: Composition, budget: Budget, census: Census
+) -> Snapshot:
+    """Return the state with what the rounds have cost that were begun after it: they are begun again, with other noise.
+
+    (Not so in a simulation, which repeats a round to the bit, so that it is the same release.)
+    """
+    ledger = begun.ledger
+    if begun.round > left.round:
+        ledger = paid_again(left.round + 1, parts, budget, ledger, len(census.population()))
+    return replace(left, states=replace(left.states, ledger=ledger))
+
+
+def _check_client_states(directory: RunDirectory, parts: Composition, census: Census, left: Snapshot) -> None:
+    """Raise UserError where the clients' states are gone that were committed."""
+    needed = parts.keeps_client_state and census.simulated and left.committed
+    if needed and not directory.client_states.exists():
+        raise UserError(
+            f"The run in {directory.path} cannot go on: what its clients remember was deleted when it was completed. "
+            "Start a new run with more rounds."
+        )
+
+
+def forget_rounds_after(last: int, file: Path) -> None:
+    """Cut a file of JSON lines off before the first that tells of a later round; where there is none, do nothing.
+
+    Lines stand in the order of their rounds. One that cannot be read was cut off by a crash, and so is the last.
+    """
+    if not file.is_file():
+        return
+    with file.open("r+b") as lines:
+        end = 0
+        for line in lines:
+            if not line.endswith(b"\n") or json.loads(line)["round"] > last:
+                break
+            end += len(line)
+        lines.truncate(end)
+        os.fsync(lines.fileno())
