@@ -1,6 +1,6 @@
 """Audited federations of NumPy alone: clients that pull the model to points of their own, and canaries among them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,6 @@ from flwr.clientapp import ClientApp
 from simulation.inline import InlineGrid
 from strategies import registry, wire
 from strategies.client import client_mods
-from strategies.composition import Composition
 from strategies.describe import SIMULATED, NodeDescription
 from strategies.federated import FederatedStrategy
 from strategies.options import Option
@@ -20,15 +19,10 @@ from strategies.privacy.ledger import Ledger
 from strategies.records import RoundRecord
 from strategies.seeding import generator
 from strategies.updates import FloatVector
+from tests.strategies.privacy.test_private_rounds import Change, unchanged
 
 DELTA = 1e-5
 SEED = 3
-
-Change = Callable[[Composition], Composition]
-
-
-def unchanged(parts: Composition) -> Composition:
-    return parts
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import dp_accounting as dp
 import numpy as np
@@ -43,11 +43,15 @@ def epsilon_of(ledger: State) -> float:
     return Ledger.of(ledger).epsilon(DELTA)
 
 
-def test_rounds_cost_what_dp_accounting_says() -> None:
+def check_costs(accounted: Callable[[int, Composition, Budget, State, int, Collection[str]], State]) -> None:
     ledger: State = {}
     for number in range(1, 6):
-        ledger = account(1, private(), FREE, ledger, 40, ())
+        ledger = accounted(number, private(), FREE, ledger, 40, ())
         assert epsilon_of(ledger) == pytest.approx(by_the_library(number, 0.1, 2.0), rel=1e-9)
+
+
+def test_rounds_cost_what_dp_accounting_says() -> None:
+    check_costs(account)
 
 
 def test_each_round_has_the_rate_of_those_who_could_be_drawn_in_it() -> None:
@@ -109,29 +113,32 @@ def test_what_is_no_budget_is_refused(epsilon: float, delta: float, sentence: st
     assert str(caught.value) == sentence
 
 
-@pytest.mark.parametrize("selection", ["poisson", "uniform"])
-def test_clients_are_drawn_with_the_probability_that_is_accounted(selection: str) -> None:
-    """The indices of 10,000 rounds: each client's count, and for each pair how often both took part.
+def check_sampling(composition: Composition) -> None:
+    """The indices of 10,000 rounds of 3 of 12: each client's count, and for each pair how often both took part.
 
     With a fixed seed; for another, some count would be beyond its bound with a probability of 1e-4.
     """
     rounds, size = 10_000, 12
-    composition = private(selection, per_round=3)
     clients = [ClientInfo(f"{number:02d}", 1) for number in range(size)]
     (release,) = Ledger.of(account(1, composition, FREE, {}, size, ())).releases
     single: Counter[str] = Counter()
     pairs: Counter[tuple[str, str]] = Counter()
     for number in range(rounds):
         cohort = composition.sampler.sample(number, clients, 5)
-        assert selection == "poisson" or len(cohort) == 3
+        assert release.sampling == "poisson" or len(cohort) == 3
         single.update(cohort)
         pairs.update(itertools.combinations(cohort, 2))
-    both = release.rate**2 if selection == "poisson" else release.rate * 2 / 11
+    both = release.rate**2 if release.sampling == "poisson" else release.rate * 2 / 11
     level = 1e-4 / (size + size * (size - 1) / 2)
     for counts, probability in ((single, release.rate), (pairs, both)):
         low, high = stats.binom.interval(1 - level, rounds, probability)
         assert all(low <= count <= high for count in counts.values())
     assert (len(single), len(pairs)) == (12, 66)
+
+
+@pytest.mark.parametrize("selection", ["poisson", "uniform"])
+def test_clients_are_drawn_with_the_probability_that_is_accounted(selection: str) -> None:
+    check_sampling(private(selection, per_round=3))
 
 
 def run(options: Mapping[str, Option], budget: Budget) -> list[RoundRecord]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from functools import reduce
 from itertools import product
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 
 from strategies import wire
-from strategies.client import client_mods, packing_mod
+from strategies.client import client_mods, delta_mod
 from strategies.errors import StrategyError
 from strategies.options import Option
 from strategies.privacy.audit import clopper_pearson
@@ -17,8 +18,6 @@ from strategies.privacy.canaries import Canaries, Watch
 from strategies.privacy.clipping import PREFIX, WITHIN, Clipping
 from tests.strategies.privacy.canary_federation import DELTA, SEED, audited
 from tests.strategies.toy_federation import message_with, start_arrays
-
-CONTEXT = Context(1, 1, {}, RecordDict(), {})
 
 
 def test_directions_are_of_length_one_all_around_and_the_same_each_time() -> None:
@@ -46,13 +45,10 @@ def answered(settings: Mapping[str, float], client: str) -> RecordDict:
         update = wire.array_record({wire.DELTA: np.full(5, 0.25, np.float32)})
         return Message(RecordDict({"update": update, "metrics": MetricRecord({})}), reply_to=message)
 
-    packing, clip, canary, _ = client_mods(Canaries(5, 3, length=0.5, examples=7).mod)
-    assert packing is packing_mod
-
-    def inner(message: Message, context: Context) -> Message:
-        return clip(message, context, lambda message, context: canary(message, context, handler))
-
-    return packing_mod(request, CONTEXT, inner).content
+    *mods, innermost = client_mods(Canaries(5, 3, length=0.5, examples=7).mod)
+    assert innermost is delta_mod
+    app = reduce(lambda inner, mod: lambda *given: mod(*given, inner), reversed(mods), handler)
+    return app(request, Context(1, 1, {}, RecordDict(), {})).content
 
 
 def update_in(content: RecordDict) -> np.ndarray:

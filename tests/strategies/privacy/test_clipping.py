@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp.typing import Mod
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -33,6 +34,17 @@ def length(delta: FloatVector) -> float:
     return float(np.linalg.norm(delta.astype(np.float64)))
 
 
+def check_bound(kind: type[Clipping], delta: FloatVector, norm: float, per_layer: bool) -> None:
+    """Nothing is longer than the norm, and clipping twice changes no bit."""
+    clipping = kind(norm, per_layer)
+    once = clipping.clip(update(delta), LAYOUT)
+    assert length(once.delta) <= norm and once.delta.dtype == np.float32
+    assert clipping.clip(once, LAYOUT) is once
+    if per_layer:
+        for start, size in zip(LAYOUT.offsets, LAYOUT.sizes, strict=True):
+            assert length(once.delta[start : start + size]) <= norm / math.sqrt(3)
+
+
 @given(DELTAS, NORMS, st.booleans())
 @example(np.zeros(SIZE, np.float32), 1.0, False)
 @example(np.full(SIZE, np.finfo(np.float32).max, np.float32), 1e-3, True)
@@ -40,13 +52,7 @@ def length(delta: FloatVector) -> float:
 def test_nothing_is_longer_than_the_norm_and_clipping_twice_changes_no_bit(
     delta: FloatVector, norm: float, per_layer: bool
 ) -> None:
-    clipping = Clipping(norm, per_layer)
-    once = clipping.clip(update(delta), LAYOUT)
-    assert length(once.delta) <= norm and once.delta.dtype == np.float32
-    assert clipping.clip(once, LAYOUT) is once
-    if per_layer:
-        for start, size in zip(LAYOUT.offsets, LAYOUT.sizes, strict=True):
-            assert length(once.delta[start : start + size]) <= norm / math.sqrt(3)
+    check_bound(Clipping, delta, norm, per_layer)
 
 
 @given(hnp.arrays(np.float16, SIZE, elements=st.floats(-60000, 60000, width=16)), NORMS)
@@ -118,7 +124,7 @@ def test_settings_travel_to_the_bit(clipping: Clipping) -> None:
     assert Clipping.from_config(clipping.to_config()) == clipping
 
 
-def answered(settings: dict[str, float], delta: Sequence[float], **metrics: float) -> RecordDict:
+def answered(settings: dict[str, float], delta: Sequence[float], mod: Mod = clip_mod, **metrics: float) -> RecordDict:
     """What the mod makes of a handler's reply to a request with these settings."""
     request = message_with(RecordDict({"arrays": start_arrays(), "config": ConfigRecord(settings)}))
 
@@ -127,7 +133,7 @@ def answered(settings: dict[str, float], delta: Sequence[float], **metrics: floa
         named = {name.replace("_", "-"): value for name, value in metrics.items()}
         return Message(RecordDict({"update": update, "metrics": MetricRecord(named)}), reply_to=message)
 
-    return clip_mod(request, Context(1, 1, {}, RecordDict(), {}), handler).content
+    return mod(request, Context(1, 1, {}, RecordDict(), {}), handler).content
 
 
 def delta_in(content: RecordDict) -> list[float]:
@@ -138,10 +144,14 @@ def asked(clipping: Clipping) -> dict[str, float]:
     return {PREFIX + key: value for key, value in clipping.to_config().items()}
 
 
-def test_the_mod_clips_before_the_update_leaves() -> None:
-    content = answered(asked(Clipping(1.0)), [3.0, 0.0, 0.0, 0.0, 4.0], loss=0.25)
+def check_client(mod: Mod) -> None:
+    content = answered(asked(Clipping(1.0)), [3.0, 0.0, 0.0, 0.0, 4.0], mod, loss=0.25)
     assert delta_in(content) == pytest.approx([0.6, 0.0, 0.0, 0.0, 0.8])
     assert dict(content["metrics"]) == {"loss": 0.25}
+
+
+def test_the_mod_clips_before_the_update_leaves() -> None:
+    check_client(clip_mod)
 
 
 def test_the_mod_tells_the_bit_itself_whatever_the_handler_says() -> None:

@@ -30,18 +30,27 @@ def released(rule: DPFedAvg, *deltas: tuple[float, float], seed: int = 0) -> np.
     return delta
 
 
-def test_the_clipped_sum_is_divided_by_the_expected_number_of_clients() -> None:
+def check_sum(mechanism: type[DPFedAvg]) -> None:
     """By hand: (3, 4) is shortened to (0.6, 0.8), (0.5, 0) stays; 4 are expected, 2 have come."""
-    delta = released(DPFedAvg(4, noise_multiplier=0.0), (3.0, 4.0), (0.5, 0.0))
+    delta = released(mechanism(4, noise_multiplier=0.0), (3.0, 4.0), (0.5, 0.0))
     assert delta.tolist() == pytest.approx([1.1 / 4, 0.8 / 4], abs=1e-6)
+
+
+def check_noise(mechanism: type[DPFedAvg], came: int) -> None:
+    """Whoever has come, it is z times the norm on the sum."""
+    deltas = [(0.25, -0.5)] * came
+    noisy, exact = (released(mechanism(4, z, 2.0), *deltas).astype(np.float64) for z in (1.5, 0.0))
+    noise = 1.5 * 2.0 * np.random.default_rng(0).standard_normal(2) / 4
+    np.testing.assert_allclose(noisy - exact, noise, rtol=1e-6)
+
+
+def test_the_clipped_sum_is_divided_by_the_expected_number_of_clients() -> None:
+    check_sum(DPFedAvg)
 
 
 @pytest.mark.parametrize("came", [0, 1, 3, 9])
 def test_the_noise_is_the_same_however_many_come(came: int) -> None:
-    deltas = [(0.25, -0.5)] * came
-    noisy, exact = (released(DPFedAvg(4, z, 2.0), *deltas).astype(np.float64) for z in (1.5, 0.0))
-    noise = 1.5 * 2.0 * np.random.default_rng(0).standard_normal(2) / 4
-    np.testing.assert_allclose(noisy - exact, noise, rtol=1e-6)
+    check_noise(DPFedAvg, came)
 
 
 def test_rounding_in_fixed_point_is_part_of_the_sensitivity() -> None:

@@ -1,11 +1,13 @@
 """Noise on sums: its size and distribution; that blocks, seeds and the system's entropy are what they should be."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from strategies.fixed_point import BLOCK, FixedPointSum
-from strategies.privacy.noise import derived_noise, noised_mean, system_noise
+from strategies.privacy.noise import NoiseSource, derived_noise, noised_mean, system_noise
 
 
 def total_of(*deltas: np.ndarray) -> FixedPointSum:
@@ -38,10 +40,14 @@ def test_blocks_are_one_stream_and_the_noise_is_added_in_float64() -> None:
     np.testing.assert_allclose(noised, expected, rtol=2**-23, atol=1e-9)
 
 
-def test_derived_noise_can_be_repeated_and_differs_by_seed_and_round() -> None:
-    draws = {(seed, round): derived_noise(seed)(round).random() for seed in (1, 2) for round in (1, 2)}
+def check_rounds_differ(source: Callable[[int], NoiseSource]) -> None:
+    draws = {(seed, round): source(seed)(round).random() for seed in (1, 2) for round in (1, 2)}
     assert len(set(draws.values())) == 4
-    assert derived_noise(2)(1).random() == draws[2, 1]
+    assert source(2)(1).random() == draws[2, 1]
+
+
+def test_derived_noise_can_be_repeated_and_differs_by_seed_and_round() -> None:
+    check_rounds_differ(derived_noise)
 
 
 def test_the_systems_noise_cannot_be_repeated() -> None:

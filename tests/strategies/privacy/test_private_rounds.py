@@ -13,6 +13,7 @@ from flwr.clientapp.typing import Mod
 from simulation.inline import InlineGrid
 from strategies import registry, wire
 from strategies.client import client_mods, delta_mod, packing_mod
+from strategies.composition import Composition
 from strategies.describe import SIMULATED, NodeDescription
 from strategies.errors import StrategyError
 from strategies.federated import FederatedStrategy
@@ -32,6 +33,11 @@ PRIVATE: dict[str, Option] = {
 }
 
 Move = Callable[[str, np.ndarray], np.ndarray]
+Change = Callable[[Composition], Composition]
+
+
+def unchanged(parts: Composition) -> Composition:
+    return parts
 
 
 def by_number(client: str, weights: np.ndarray) -> np.ndarray:
@@ -87,13 +93,14 @@ def run(
     packed: int = 0,
     skipped: int = 3,
     told: bool = False,
+    change: Change = unchanged,
 ) -> tuple[np.ndarray, list[RoundRecord], ServerModel]:
     """Return the final weights as one vector, the records of the rounds, and what the server remembers."""
     records: list[RoundRecord] = []
     rules = RoundRules(
         clients_per_message=packed, max_skipped_rounds=skipped, unprotected_metrics=told, federated_evaluate_every=1
     )
-    strategy = FederatedStrategy(registry.build("fedavg", options), rules, seed, observers=[records.append])
+    strategy = FederatedStrategy(change(registry.build("fedavg", options)), rules, seed, observers=[records.append])
     arrays: ArrayRecord = wire.array_record(dict(model))
     result = strategy.start(InlineGrid.of(clients.app(), nodes), arrays, num_rounds=rounds)
     return wire.read_weights(result.arrays).flat, records[1:], strategy.model
@@ -104,10 +111,16 @@ def exactly(number: str) -> float:
     return min((int(number) + 1) / 30, 0.5 / math.sqrt(5))
 
 
-def test_without_noise_the_sum_of_what_was_clipped_is_divided_by_the_expected_cohort() -> None:
-    weights, (record,), _ = run(Clients(), {**PRIVATE, "noise-multiplier": 0})
+def check_equal_weights(change: Change, packed: int = 0) -> None:
+    """Clients of 1 to 10,000,000 examples; without noise."""
+    weights, (record,), _ = run(Clients(), {**PRIVATE, "noise-multiplier": 0}, packed=packed, change=change)
     assert len(record.accepted) == 4
     assert weights == pytest.approx([sum(map(exactly, record.accepted)) / 4] * 5, rel=1e-6)
+
+
+@pytest.mark.parametrize("packed", [0, 1])
+def test_without_noise_the_sum_of_what_was_clipped_is_divided_by_the_expected_cohort(packed: int) -> None:
+    check_equal_weights(unchanged, packed)
 
 
 @pytest.mark.parametrize("privacy", ["dp-fedavg", "dp-fedavg-adaptive"])
@@ -121,12 +134,16 @@ def test_packing_and_nodes_change_no_bit(privacy: str, selection: str) -> None:
     assert model.states.privacy == other.states.privacy
 
 
-def test_a_client_that_does_not_clip_is_clipped_by_the_server() -> None:
-    """A stock app: full arrays, no mods, and a step of 1e6."""
-    options = {**PRIVATE, "noise-multiplier": 0}
-    weights, (record,), _ = run(Clients(lambda client, w: w + np.float32(1e6), mods=()), options, packed=1)
+def check_server(change: Change) -> None:
+    """Whoever does not clip is clipped by the server: a stock app, full arrays, no mods, and a step of 1e6."""
+    clients, options = Clients(lambda client, w: w + np.float32(1e6), mods=()), {**PRIVATE, "noise-multiplier": 0}
+    weights, (record,), _ = run(clients, options, packed=1, change=change)
     assert len(record.accepted) == 4
     assert weights == pytest.approx([0.5 / math.sqrt(5)] * 5, rel=1e-6)
+
+
+def test_a_client_that_does_not_clip_is_clipped_by_the_server() -> None:
+    check_server(unchanged)
 
 
 def test_a_node_that_cannot_clip_adds_up_only_what_is_short_enough() -> None:
@@ -152,15 +169,11 @@ LARGE = {"w": np.zeros(100_000, np.float32)}
 LOST = frozenset("01234567")
 
 
-@pytest.mark.parametrize(
-    ("broken", "packed", "selection"),
-    [("", 0, "uniform"), ("", 1, "poisson"), ("0246", 0, "uniform"), ("1234567", 1, "uniform"), (LOST, 0, "poisson")],
-)
-def test_the_noise_on_the_sum_is_z_times_the_norm_whatever_happens(broken: str, packed: int, selection: str) -> None:
+def check_round_noise(change: Change, broken: str = "", packed: int = 0, selection: str = "uniform") -> None:
     """1e5 draws within 1 %, which is 4.5 deviations; with dropouts, packing and unequal examples."""
     options = {**PRIVATE, "noise-multiplier": 1.7, "clipping-norm": 0.5, "selection": selection}
     clients = Clients(lambda client, w: w + np.float32(int(client) + 1), frozenset(broken))
-    weights, (record,), _ = run(clients, options, LARGE, packed=packed)
+    weights, (record,), _ = run(clients, options, LARGE, packed=packed, change=change)
     assert not record.skipped and not set(record.accepted) & set(broken)
     each = len(record.accepted) * 0.5 / math.sqrt(100_000)  # of the sum, the same in every place
     noise = weights.astype(np.float64) * 4 - each
@@ -168,12 +181,24 @@ def test_the_noise_on_the_sum_is_z_times_the_norm_whatever_happens(broken: str, 
     assert abs(np.mean(noise)) < 5 * 1.7 * 0.5 / math.sqrt(100_000)
 
 
-def test_a_cohort_that_chance_left_empty_releases_noise() -> None:
+@pytest.mark.parametrize(
+    ("broken", "packed", "selection"),
+    [("", 0, "uniform"), ("", 1, "poisson"), ("0246", 0, "uniform"), ("1234567", 1, "uniform"), (LOST, 0, "poisson")],
+)
+def test_the_noise_on_the_sum_is_z_times_the_norm_whatever_happens(broken: str, packed: int, selection: str) -> None:
+    check_round_noise(unchanged, broken, packed, selection)
+
+
+def check_empty_rounds(change: Change) -> None:
     """Else a skipped round would say that nobody, and so no one, took part. One in e rounds is empty."""
     options = {**PRIVATE, "clients-per-round": 1, "selection": "poisson", "noise-multiplier": 1}
-    _, records, _ = run(Clients(), options, rounds=12)
+    _, records, _ = run(Clients(), options, rounds=12, change=change)
     empty = [record for record in records if not record.selected]
     assert 0 < len(empty) < 12 and not any(record.skipped for record in records)
+
+
+def test_a_cohort_that_chance_left_empty_releases_noise() -> None:
+    check_empty_rounds(unchanged)
 
 
 def test_rounds_in_which_everybody_fails_are_released_but_end_the_run() -> None:
