@@ -103,12 +103,13 @@ def privacy(
     overrides: Overrides = None,
     epsilon: Annotated[float | None, typer.Option(help="Find the smallest noise multiplier for this epsilon.")] = None,
     population: Annotated[int | None, typer.Option(min=1, help="Clients there are; default: num-clients.")] = None,
+    examples: Annotated[int | None, typer.Option(min=1, help="Examples of a client, for DP-SGD on clients.")] = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw epsilon over the rounds.")] = None,
 ) -> None:
     """Say how private a run will be: epsilon over its rounds, and what that covers."""
     from app import flower_run, privacy_command
 
-    request = privacy_command.Request(tuple(overrides or ()), epsilon, population, plot)
+    request = privacy_command.Request(tuple(overrides or ()), epsilon, population, examples, plot)
     privacy_command.answer(request, flower_run.project_folder(), _console())
 
 

@@ -8,6 +8,7 @@ from strategies.admission import Limits
 from strategies.bans import BanRules
 from strategies.composition import Composition
 from strategies.privacy.budget import Budget
+from strategies.privacy.example_level import ExampleLevel
 from strategies.terms import RoundRules
 from tasks.datasets import DataSpec
 from tasks.dp_sgd import DpSgd
@@ -51,6 +52,15 @@ def local_training(config: RunConfig) -> LocalTraining:
     )
 
 
+def example_level(config: RunConfig) -> ExampleLevel | None:
+    """Return what a client's training does for the privacy of its single examples; None where it is not private."""
+    training = local_training(config)
+    if training.dp_sgd is None:
+        return None
+    noise = training.dp_sgd.noise_multiplier
+    return ExampleLevel(training.batch_size, noise, training.steps_for, config.dp_sgd_delta)
+
+
 def learning_rate(config: RunConfig) -> LearningRate:
     """Return the clients' learning rate over the rounds; a cosine would reach zero one round after the last."""
     after_warmup = max(1, config.num_rounds - config.lr_warmup_rounds)
@@ -78,6 +88,6 @@ def round_rules(config: RunConfig) -> RoundRules:
         federated_evaluate_clients=config.federated_evaluate_clients,
         round_deadline=config.round_deadline,
         bans=BanRules(config.ban_after, config.ban_rounds),
-        budget=Budget(config.budget_epsilon, config.budget_delta),
+        budget=Budget(config.budget_epsilon, config.budget_delta, by_client=config.dp_sgd_clip > 0),
         unprotected_metrics=config.allow_unprotected_metrics,
     )

@@ -97,6 +97,9 @@ class RunConfig(BaseModel):
     dp_sgd_microbatches: int = _local(
         0, "DP-SGD: parts of a batch that are clipped, with twice the noise; 0 = each example", ge=0, le=10**6
     )
+    dp_sgd_delta: float = _local(
+        1e-5, "DP-SGD: the delta that epsilon holds for; well below 1 / a client's examples", gt=0, lt=1
+    )
 
     strategy: str = _federation("fedavg", "how the updates become a new model")
     num_rounds: int = _federation(30, "rounds of training", ge=1, le=10**6)

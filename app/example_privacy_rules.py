@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 def example_privacy(config: RunConfig) -> Iterator[str]:
     """Yield a sentence for keys that do nothing, and for whatever would release more of the examples than weights."""
-    for key in ("dp-sgd-noise-multiplier", "dp-sgd-microbatches"):
+    for key in ("dp-sgd-noise-multiplier", "dp-sgd-microbatches", "dp-sgd-delta"):
         field = type(config).model_fields[key.replace("-", "_")]
         given = getattr(config, key.replace("-", "_"))
         if config.dp_sgd_clip == 0 and given != field.default:

@@ -12,13 +12,17 @@ from rich.console import Console
 from rich.table import Table
 
 from app.atomic import write_bytes
+from app.compose import composition, example_level
 from app.config import RunConfig
 from app.errors import UserError
 from app.overrides import merged_config
 from app.user_paths import user_path
 from strategies.errors import StrategyError
-from strategies.privacy.accounting import Epsilons
+from strategies.privacy.accounting import UNSAMPLED, Epsilons
+from strategies.privacy.example_level import ExamplePlan
 from strategies.privacy.plan import Plan, with_least_noise
+
+AnyPlan = Plan | ExamplePlan
 
 DIGITS = 4  # of a noise multiplier, after the point; it is rounded up
 POINTS = 24  # of a curve
@@ -27,11 +31,14 @@ SIZE = (640.0, 400.0)
 
 @dataclass(frozen=True)
 class Request:
-    """What was typed: ``-c`` arguments in their order, an epsilon to keep to, how many clients, a file to draw to."""
+    """What was typed: ``-c`` arguments in their order, an epsilon to keep to, how many clients there are and how many
+    examples one of them has, a file to draw to.
+    """
 
     overrides: tuple[str, ...] = ()
     epsilon: float | None = None
     population: int | None = None
+    examples: int | None = None
     plot: Path | None = None
     folder: Path = field(default_factory=Path.cwd)
 
@@ -43,47 +50,71 @@ def answer(request: Request, project: Path, console: Console) -> None:
     config has no differential privacy, or none of this kind is possible.
     """
 
-    def say(sentence: str) -> None:
-        console.print(sentence, soft_wrap=True, markup=False, highlight=False)
-
     config = merged_config(request.overrides, project, request.folder)
     try:
-        plan = planned(config, request.population)
-        if request.epsilon is not None:
-            plan = _rounded_up(with_least_noise(plan, request.epsilon))
-            say(f"Smallest noise for epsilon {request.epsilon:g}: -c noise-multiplier={plan.noise_multiplier:g}")
-        say(summary(plan))
-        console.print(table(plan))
-        for sentence in sentences(config, plan):
-            say(sentence)
-        if request.plot is not None:
-            say(f"Wrote {draw(plan, user_path(str(request.plot), '--plot', request.folder))}")
+        for plan in plans(config, request):
+            for said in answers(config, request, plan):
+                console.print(said, soft_wrap=isinstance(said, str), markup=False, highlight=False)
+            request = replace(request, plot=None)  # one file, of the first
     except StrategyError as error:
         raise UserError(str(error)) from None
 
 
+def answers(config: RunConfig, request: Request, plan: AnyPlan) -> Iterator[str | Table]:
+    """Yield the sentences and the table about one plan, after drawing it where that is asked for."""
+    if request.epsilon is not None:
+        plan, setting = calibrated(plan, request.epsilon)
+        yield f"Smallest noise for epsilon {request.epsilon:g}: -c {setting}"
+    yield summary(plan)
+    yield table(plan)
+    yield from sentences(config, plan)
+    if request.plot is not None:
+        yield f"Wrote {draw(plan, user_path(str(request.plot), '--plot', request.folder))}"
+
+
+def plans(config: RunConfig, request: Request) -> Iterator[AnyPlan]:
+    """Yield what a run of this config does for the privacy of clients, of their examples, or of both."""
+    level = example_level(config)
+    if level is None or composition(config).privacy.noise_multiplier is not None:
+        yield planned(config, request.population)
+    if level is not None and request.examples is None:
+        raise UserError(
+            f"The key 'dp-sgd-clip' is {config.dp_sgd_clip:g}: what that is worth depends on how many examples a "
+            "client has: say so by --examples."
+        )
+    if level is not None:
+        yield ExamplePlan(level, request.examples or 0, config.num_rounds)
+
+
+def calibrated(plan: AnyPlan, epsilon: float) -> tuple[AnyPlan, str]:
+    """Return the plan with the smallest noise multiplier that keeps to ``epsilon``, and the setting that gives it."""
+    if isinstance(plan, ExamplePlan):
+        noise = _rounded_up(with_least_noise(plan.steps, epsilon)).noise_multiplier
+        return plan.with_noise(noise), f"dp-sgd-noise-multiplier={noise:g}"
+    found = _rounded_up(with_least_noise(plan, epsilon))
+    return found, f"noise-multiplier={found.noise_multiplier:g}"
+
+
 def planned(config: RunConfig, population: int | None = None) -> Plan:
     """Return what a run of this config releases, as its own parts say, if all clients are there in every round."""
-    from strategies import registry
     from strategies.privacy.adaptive import AdaptiveDPFedAvg
-    from strategies.samplers import KnownSampler
 
-    parts = registry.build(config.strategy, config.to_run_config())
-    noise, sampler = parts.privacy.noise_multiplier, parts.sampler
-    if noise is None or not isinstance(sampler, KnownSampler):
-        raise UserError(
-            f"The key 'strategy' is '{config.strategy}', which has no differential privacy to account for: choose "
-            "'dp-fedavg' or 'dp-fedavg-adaptive', or set 'privacy' to one of them."
-        )
     if population is None and config.partition == "natural":
         raise UserError(
             "The key 'partition' is 'natural', so that only the data set knows how many clients there are: say so by "
             "--population."
         )
+    parts, clients = composition(config), population or config.num_clients
+    noise, release = parts.privacy.noise_multiplier, parts.privacy.release(1, parts.sampler, clients)
+    if noise is None or release is None:
+        raise UserError(
+            f"The key 'strategy' is '{config.strategy}', which has no differential privacy to account for: choose "
+            "'dp-fedavg', 'dp-fedavg-adaptive' or 'local-dp', or set 'privacy' to one of them; or set 'dp-sgd-clip'."
+        )
     return Plan(
-        population=population or config.num_clients,
+        population=clients,
         clients_per_round=config.clients_per_round,
-        sampling=sampler.sampling,
+        sampling=release.sampling,
         rounds=config.num_rounds,
         noise_multiplier=noise,
         delta=config.budget_delta,
@@ -91,14 +122,25 @@ def planned(config: RunConfig, population: int | None = None) -> Plan:
     )
 
 
-def summary(plan: Plan) -> str:
+def summary(plan: AnyPlan) -> str:
     """Say in a line what is accounted."""
-    who = {"poisson": "on average", "fixed": "exactly", "none": "all of them"}[plan.sampling]
-    privacy = f"noise multiplier {plan.noise_multiplier:g}" if plan.noise_multiplier > 0 else "no noise, no privacy"
-    return f"{plan.cohort} of {plan.population} clients a round, {who}; {privacy}; delta {plan.delta:g}"
+    if isinstance(plan, ExamplePlan):
+        steps, level = plan.level.steps(plan.examples), plan.level
+        who = f"a client with {plan.examples} examples, {steps} steps a round in batches of {level.batch_size}"
+        return f"{who}; {_noise(level.noise_multiplier)}; delta {plan.delta:g}"
+    if plan.sampling == "local":
+        who = "each client for itself, asked in every round"
+    else:
+        how = {"poisson": "on average", "fixed": "exactly", "none": "all of them"}[plan.sampling]
+        who = f"{plan.cohort} of {plan.population} clients a round, {how}"
+    return f"{who}; {_noise(plan.noise_multiplier)}; delta {plan.delta:g}"
 
 
-def table(plan: Plan) -> Table:
+def _noise(multiplier: float) -> str:
+    return f"noise multiplier {multiplier:g}" if multiplier > 0 else "no noise, no privacy"
+
+
+def table(plan: AnyPlan) -> Table:
     """Return epsilon by both accountants after 1, 2, 5, 10, ... rounds and at the end."""
     rows = Table("rounds", "RDP", "PLD", "epsilon", header_style="bold")
     for rounds in milestones(plan.rounds):
@@ -107,14 +149,19 @@ def table(plan: Plan) -> Table:
     return rows
 
 
-def sentences(config: RunConfig, plan: Plan) -> Iterator[str]:
+def sentences(config: RunConfig, plan: AnyPlan) -> Iterator[str]:
     """Yield what the guarantee covers, when the budget ends the run, and what weakens it."""
     yield from plan.warnings()
     yield plan.meaning(plan.after(plan.rounds).tightest)
+    if config.partition != "natural" and (isinstance(plan, ExamplePlan) or plan.sampling == "local"):
+        asked = plan.rounds * min(1.0, (config.clients_per_round or config.num_clients) / config.num_clients)
+        yield f"That is for a client that is asked in every round; on average one is asked in {asked:.3g} of them."
+    if isinstance(plan, ExamplePlan):
+        return
     if config.budget_epsilon > 0:
         rounds = plan.rounds_within(config.budget_epsilon)
         yield f"The budget, epsilon {config.budget_epsilon:g}, allows {rounds} of the {plan.rounds} rounds."
-    if plan.sampling != "none" and (config.availability < 1 or config.availability_trace):
+    if plan.sampling not in UNSAMPLED and (config.availability < 1 or config.availability_trace):
         yield (
             "Where fewer clients are online, each of them takes part more often: the run accounts for those that there "
             "are in a round, and its epsilon may be larger than this."
@@ -129,7 +176,7 @@ def milestones(rounds: int) -> list[int]:
     return [*(n for power in powers for n in (10**power, 2 * 10**power, 5 * 10**power) if n < rounds), rounds]
 
 
-def draw(plan: Plan, file: Path) -> Path:
+def draw(plan: AnyPlan, file: Path) -> Path:
     """Draw epsilon over the rounds, in the format that the file's ending names; a file that is there is replaced."""
     from app.report.figure import SERIES, drawing
 

@@ -17,6 +17,7 @@ from tasks.dp_sgd import DpSgd
     ("keys", "sentence"),
     [
         ({"dp-sgd-noise-multiplier": 2.0}, "'dp-sgd-noise-multiplier' is 2.0, but does nothing with dp-sgd-clip 0"),
+        ({"dp-sgd-delta": 1e-6}, "'dp-sgd-delta' is 1e-06, but does nothing with dp-sgd-clip 0"),
         ({"dp-sgd-microbatches": 4}, "'dp-sgd-microbatches' is 4, but does nothing with dp-sgd-clip 0"),
         ({"dp-sgd-clip": 1.0, "selection": "power-of-choice"}, "clients would tell their exact losses"),
         ({"dp-sgd-clip": 1.0, "strategy": "fedprox", "adaptive-mu": True}, "mu follows the training losses"),

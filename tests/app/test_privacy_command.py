@@ -14,9 +14,11 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from app import cli
+from app.compose import example_level
 from app.config import RunConfig
 from app.errors import UserError
 from app.privacy_command import Request, answer, draw, milestones, planned, sentences
+from strategies.privacy.accounting import Release, epsilons
 from strategies.privacy.plan import Plan
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -121,10 +123,44 @@ def test_what_weakens_it_is_said() -> None:
     assert "online" not in " ".join(sentences(usual, planned(usual)))
 
 
+PRIVATE_EXAMPLES = ("dp-sgd-clip=1", "batch-size=32", "local-epochs=1", "num-rounds=20", "num-clients=40")
+
+
+def test_examples_of_a_client_with_so_many() -> None:
+    text = said(*PRIVATE_EXAMPLES, examples=600)
+    level = example_level(RunConfig.from_run_config({"dp-sgd-clip": 1.0, "batch-size": 32, "local-epochs": 1}))
+    assert level is not None
+    expected = level.epsilons(600, 20)
+    assert rows(text)[20] == [f"{value:.4g}" for value in (expected.rdp, expected.pld or 0.0, expected.tightest)]
+    assert "600 examples, 19 steps a round in batches of 32; noise multiplier 1.1; delta 1e-05" in text
+    assert "Example-level differential privacy" in text and "on average one is asked in 5 of them" in text
+
+
+def test_the_noise_that_examples_ask_for() -> None:
+    text = said(*PRIVATE_EXAMPLES, examples=600, epsilon=2.0)
+    setting = re.search(r"-c (dp-sgd-noise-multiplier=[\d.]+)", text)
+    assert setting is not None and 1.98 < float(rows(text)[20][2]) <= 2.0
+    assert rows(said(*PRIVATE_EXAMPLES, setting[1], examples=600)) == rows(text)
+
+
+def test_clients_and_examples_are_both_answered_for() -> None:
+    text = said(*FEMNIST, "dp-sgd-clip=1", examples=80)
+    assert text.index("User-level differential privacy") < text.index("Example-level differential privacy")
+
+
+def test_local_privacy_pays_for_every_round() -> None:
+    text = said("strategy=local-dp", "noise-multiplier=8", "num-rounds=20", "selection=weighted")
+    expected = epsilons({Release("local", 1.0, 8.0): 20}, 1e-5)
+    assert rows(text)[20] == [f"{value:.4g}" for value in (expected.rdp, expected.pld or 0.0, expected.tightest)]
+    assert "each client for itself, asked in every round; noise multiplier 8" in text
+    assert "User-level local differential privacy" in text and "asked in 4 of them" in text
+
+
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
         (("strategy=fedavg",), "has no differential privacy to account for.*'dp-fedavg'"),
+        (("dp-sgd-clip=1",), "'dp-sgd-clip' is 1: .* by --examples"),
         ((*FEMNIST, "partition=natural", "dataset=npz:silos"), "by --population"),
         ((*FEMNIST, "selection=weighted"), "."),
         (("strategy=dp-fedavg-adaptive", "noise-multiplier=1"), "must be below 1, a tenth"),
