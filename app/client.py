@@ -51,7 +51,7 @@ def client_app(hosting: Hosting = hosted_clients, *mods: Mod) -> ClientApp:
     """
     app = ClientApp()
     app.query("describe")(functools.partial(describe, hosting=hosting))
-    every = client_mods(*mods, scaffold_mod(client_states), noise=client_noise)
+    every = client_mods(*mods, scaffold_mod(client_states), noise=client_noise, states=client_states)
     app.train(mods=every)(functools.partial(train, hosting=hosting))
     app.evaluate(mods=client_mods())(functools.partial(evaluate, hosting=hosting))
     return app

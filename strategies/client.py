@@ -4,6 +4,7 @@
 
 - ``packing_mod`` (outermost) runs the handler once for each client that the message lists, judges each result, and
   answers with all their updates, or with one exact sum where the server's rule is linear and asks for it;
+- ``compression_mod`` writes an update in fewer bytes (`strategies.compression.mod`);
 - ``noise_mod`` puts the noise of local privacy on an update (`strategies.privacy.local_dp`);
 - ``clip_mod`` shortens an update that is longer than the server's privacy allows (`strategies.privacy.clipping`);
 - ``delta_mod`` (innermost) turns the handler's full arrays into one flat update, local - global.
@@ -29,6 +30,8 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 from strategies import wire
 from strategies.admission import Limits, Reason, judge
 from strategies.aggregators import WeightedMean
+from strategies.client_state import StatesOf
+from strategies.compression.mod import compression_mod, no_states
 from strategies.errors import StrategyError
 from strategies.fixed_point import FixedPointSum
 from strategies.layout import LayoutError
@@ -65,13 +68,14 @@ def asked_together() -> Together:
     return _together.get() or Together()
 
 
-def client_mods(*more: Mod, noise: ClientNoise = own_noise) -> list[Mod]:
+def client_mods(*more: Mod, noise: ClientNoise = own_noise, states: StatesOf = no_states) -> list[Mod]:
     """Return the mods of a client, outermost first, to be passed to ``@app.train`` and ``@app.evaluate``.
 
     Those that are added see the message of a single client, and in its reply the flat update, before it is clipped.
-    ``noise`` is where a client's own noise comes from (`strategies.privacy.local_dp`).
+    ``noise`` is where a client's own noise comes from (`strategies.privacy.local_dp`), ``states`` where it keeps what
+    compression has left out (`strategies.compression.feedback`).
     """
-    return [packing_mod, noise_mod(noise), clip_mod, *more, delta_mod]
+    return [packing_mod, compression_mod(states), noise_mod(noise), clip_mod, *more, delta_mod]
 
 
 @contextmanager

@@ -4,7 +4,8 @@ Each request says of every client in which round its update counted last (``comm
 what it wrote in that round, trains, and writes its new state under the present round. Nothing more is ever said: where
 the reply is lost, late, rejected or surplus, the round is skipped, the node is killed or the server goes on from a
 checkpoint, the next request names the last round that did count, and what was written since is deleted unread. So
-nothing counts twice, and nothing that did not count is built upon.
+nothing counts twice, and nothing that did not count is built upon. Who does build on it, as error feedback does, asks
+for what it wrote `last`, and is told whether that counted.
 
 A file is either wholly there or not at all. One that is missing or damaged is a warning, and the client starts anew.
 """
@@ -18,7 +19,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -57,16 +58,23 @@ class ClientStates:
         """
         own = self._of(client)
         self._tidy(own, committed, round)
-        if not committed:
-            return fresh
-        try:
-            return _checked(_read(own / f"{committed}.npz"), fresh)
-        except Exception as error:  # a damaged file makes zip and NumPy raise whatever they can
-            logger.warning(
-                "Client %s starts anew, as its state of round %d cannot be used: %s: %s",
-                *(client, committed, type(error).__name__, error),
-            )
-            return fresh
+        return fresh if not committed else _usable(own / f"{committed}.npz", client, fresh) or fresh
+
+    def last(self, client: str, committed: int, round: int, fresh: State) -> tuple[State, bool]:
+        """Return what the client wrote last before this round, and whether that counted: for who builds on it anyway.
+
+        ``fresh``, as if it counted, where the client has written nothing since ``committed`` that can be read: what is
+        older has been built upon already. Deletes what no request will ask for any more.
+        """
+        own = self._of(client)
+        earlier = [number for number in _rounds(own) if number < round]
+        _delete(own, earlier[:-KEPT])
+        for number in reversed([number for number in earlier if number >= committed]):
+            if (state := _usable(own / f"{number}.npz", client, fresh)) is not None:
+                return state, number == committed
+        if committed and committed not in earlier:
+            logger.warning("Client %s starts anew, as its state of round %d is missing", client, committed)
+        return fresh, True
 
     def save(self, client: str, round: int, state: State) -> None:
         """Write what will be loaded if this round counts. Raises OSError, and then leaves what was there."""
@@ -84,14 +92,9 @@ class ClientStates:
         Those from this round on stay: they may be of a server that went on from an older checkpoint, and will be
         written again before anybody asks for them, or of a request that has overtaken this one.
         """
-        rounds = sorted(int(path.stem) for path in own.glob("*.npz") if path.stem.isdecimal())
+        rounds = _rounds(own)
         counted = [number for number in rounds if number <= committed]
-        for number in [*counted[:-KEPT], *(number for number in rounds if committed < number < round)]:
-            (own / f"{number}.npz").unlink(missing_ok=True)
-        for left in own.glob(".*.tmp"):  # by a process that was killed; a young one may still be at it
-            with contextlib.suppress(FileNotFoundError):
-                if left.stat().st_mtime < time.time() - ABANDONED_SECONDS:
-                    left.unlink()
+        _delete(own, [*counted[:-KEPT], *(number for number in rounds if committed < number < round)])
 
 
 StatesOf = Callable[[Context, str], ClientStates]
@@ -122,6 +125,10 @@ class Turn:
         """Return the client's state, ``fresh`` where there is none; see `ClientStates.load`."""
         return self.states.load(self.client, self.committed, self.round, fresh)
 
+    def last(self, fresh: State) -> tuple[State, bool]:
+        """Return what the client wrote last, and whether that counted; see `ClientStates.last`."""
+        return self.states.last(self.client, self.committed, self.round, fresh)
+
     def save(self, state: State) -> None:
         """Write the client's next state; see `ClientStates.save`."""
         self.states.save(self.client, self.round, state)
@@ -131,6 +138,33 @@ def file_name(id: str) -> str:
     """Return a name for a file or folder that no other id has, whatever the id: its readable part, and a digest."""
     plain = re.sub(r"[^A-Za-z0-9_-]+", "-", id)[:_READABLE]
     return f"{plain}-{hashlib.sha256(id.encode(errors='surrogatepass')).hexdigest()[:16]}"
+
+
+def _rounds(own: Path) -> list[int]:
+    """Return the rounds of which a client has a file, in order."""
+    return sorted(int(path.stem) for path in own.glob("*.npz") if path.stem.isdecimal())
+
+
+def _delete(own: Path, rounds: Iterable[int]) -> None:
+    """Delete these generations, and what processes left that were killed; they may still be at a young one."""
+    for number in rounds:
+        (own / f"{number}.npz").unlink(missing_ok=True)
+    for left in own.glob(".*.tmp"):
+        with contextlib.suppress(FileNotFoundError):
+            if left.stat().st_mtime < time.time() - ABANDONED_SECONDS:
+                left.unlink()
+
+
+def _usable(path: Path, client: str, fresh: State) -> State | None:
+    """Return the state in a file, if it has names, shapes and dtypes of ``fresh``; warns where it cannot be used."""
+    try:
+        return _checked(_read(path), fresh)
+    except Exception as error:  # a damaged file makes zip and NumPy raise whatever they can
+        logger.warning(
+            "Client %s starts anew, as its state of round %s cannot be used: %s: %s",
+            *(client, path.stem, type(error).__name__, error),
+        )
+        return None
 
 
 def _read(path: Path) -> dict[str, AnyArray]:

@@ -33,11 +33,12 @@ from strategies.clock import World
 from strategies.composition import Composition
 from strategies.draws import Draws
 from strategies.errors import StrategyError
-from strategies.federated import GRACE, FederatedStrategy
+from strategies.federated import CODEC, GRACE, FederatedStrategy
 from strategies.pace import Buffered, Pace
 from strategies.replies import Outcome, Rejection
 from strategies.requests import RequestWriter, bytes_of
 from strategies.rounds import RoundProgress, rate_of
+from strategies.seeding import child_seed
 from strategies.slots import Flight, Origin, Slots
 from strategies.step_fold import StepFold
 from strategies.terms import RoundTerms
@@ -97,9 +98,8 @@ class BufferedStrategy(FederatedStrategy):
 
     def _origin(self, number: int, arrays: ArrayRecord, config: ConfigRecord) -> Origin:
         weights = self.model.weights_of(arrays)
-        terms = RoundTerms.of(
-            self.composition, self.rules, self._pace.buffer_size, self.model.states, weights.layout.size
-        )
+        size, shared = weights.layout.size, child_seed(self.seed, number, "", CODEC)
+        terms = RoundTerms.of(self.composition, self.rules, self._pace.buffer_size, self.model.states, size, shared)
         settings = {**config, **self.round_config(number), **terms.settings(), BASE_VERSION: self._steps}
         return Origin(self._steps, arrays, weights, terms, settings, terms.beside(), wire.ByteCounter(arrays))
 

@@ -36,6 +36,7 @@ from strategies.round_loop import CentralEvaluation as CentralEvaluation  # part
 from strategies.round_loop import Observer as Observer
 from strategies.round_loop import RoundLoop
 from strategies.rounds import RoundInFlight, RoundProgress, rate_of
+from strategies.seeding import child_seed
 from strategies.selection import losses_by, select
 from strategies.server_model import ServerModel
 from strategies.snapshot import NOWHERE, Journal
@@ -44,6 +45,7 @@ from strategies.terms import RoundRules, RoundTerms
 
 logger = logging.getLogger(__name__)
 
+CODEC = "codec"  # a purpose of the run's seed
 DEFAULT_TIMEOUT = 3600.0
 GRACE = 60.0  # seconds that a message outlives its deadline: an expired one would be counted as an error, not as late
 
@@ -115,7 +117,8 @@ class FederatedStrategy(RoundLoop):
         if self.model.states.ledger and not self._simulated:  # which would repeat the round with the same noise
             self.journal.begun(server_round, self.model.states.ledger)
         size, states = weights.layout.size, self.model.states
-        terms = RoundTerms.of(self.composition, self.rules, len(cohort), states, size, sampler.goal)
+        shared = child_seed(self.seed, server_round, "", CODEC)
+        terms = RoundTerms.of(self.composition, self.rules, len(cohort), states, size, shared, sampler.goal)
         settings = {**config, **self.round_config(server_round), **terms.settings()}
         progress.learning_rate = rate_of(settings)
         messages = self._write("train", server_round, arrays, grid, cohort, settings, terms.beside())

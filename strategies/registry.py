@@ -1,9 +1,9 @@
 """The strategies by name, and the parts that they and the keys of a run config name.
 
 A strategy names the parts that make it what it is; all others are those that the run config chooses ('selection',
-'aggregator', 'privacy', 'server-optimizer'), or FedAvg's (McMahan et al., "Communication-Efficient Learning of Deep
-Networks from Decentralized Data", 2017). Each part reads its own keys: a new one is a class with a classmethod ``of``
-and a line here.
+'aggregator', 'codec', 'privacy', 'server-optimizer'), or FedAvg's (McMahan et al., "Communication-Efficient Learning of
+Deep Networks from Decentralized Data", 2017). Each part reads its own keys: a new one is a class with a classmethod
+``of`` and a line here, or in the registry of codecs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from strategies.aggregators import Aggregator, WeightedMean
-from strategies.composition import Composition, Dense, NoPrivacy, Privacy
+from strategies.composition import Composition, NoPrivacy, Privacy
+from strategies.compression.feedback import uplink_codec
 from strategies.errors import StrategyError
 from strategies.fednova import NormalizedMean
 from strategies.fedprox import FedProx
@@ -145,7 +146,7 @@ def build(name: str, options: Options) -> Composition:
         name=name,
         sampler=part("selection", SAMPLERS, "uniform"),
         objective=part("objective", OBJECTIVES, "plain"),
-        codec=Dense(),
+        codec=uplink_codec(options),
         aggregator=Guarded.around(part("aggregator", AGGREGATORS, "mean"), options),
         privacy=part("privacy", PRIVACY, "none"),
         server_optimizer=part("server-optimizer", SERVER_OPTIMIZERS, "sgd"),

@@ -16,6 +16,7 @@ from flwr.common.constant import ErrorCode
 from strategies import wire
 from strategies.admission import Limits, Reason, judge, judge_partial
 from strategies.compression.codec import Codec
+from strategies.compression.payload import read
 from strategies.errors import LayoutError, StrategyError
 from strategies.exchange import NOT_SENT, UNREADABLE
 from strategies.fixed_point import FixedPointSum
@@ -191,7 +192,7 @@ class ReplyReader:
 def _only_array(payload: Mapping[str, Array]) -> AnyArray:
     if set(payload) != {wire.DELTA}:
         raise LayoutError("malformed", f"An update is one array '{wire.DELTA}', but {len(payload)} were sent.")
-    return wire.decode(payload[wire.DELTA])
+    return read(payload[wire.DELTA])
 
 
 def payloads(arrays: ArrayRecord) -> dict[str, dict[str, Array]]:

@@ -57,8 +57,14 @@ class Scaffold:
 
     @property
     def guarantees(self) -> Guarantees:
-        """Each client's own update and steps, all counting the same, and state that rounds commit."""
-        needs = {Property.SINGLE_UPDATES, Property.EQUAL_WEIGHTS, Property.CLIENT_STATE}
+        """Each client's own update and steps, all counting the same, and state that rounds commit.
+
+        Exactly its own: c_i is made of what the client trained and c of what arrived, which would drift apart.
+        """
+        needs = {
+            *(Property.SINGLE_UPDATES, Property.EXACT_UPDATES),
+            *(Property.EQUAL_WEIGHTS, Property.CLIENT_STATE),
+        }
         return Guarantees(needs=frozenset(needs), takes=frozenset({Property.NOTHING_ELSE}))
 
     def init(self, size: int) -> State:

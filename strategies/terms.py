@@ -63,20 +63,28 @@ class RoundTerms:
     states: StrategyStates
     deadline: float = 0.0
     goal: int = 0
+    codec_seed: int = 0
 
     @classmethod
     def of(
-        cls, composition: Composition, rules: RoundRules, addends: int, states: StrategyStates, size: int, goal: int = 0
+        cls,
+        composition: Composition,
+        rules: RoundRules,
+        addends: int,
+        states: StrategyStates,
+        size: int,
+        codec_seed: int,
+        goal: int = 0,
     ) -> RoundTerms:
         """Settle the terms of a step that adds up so many updates, of which ``goal`` are enough (0 = it wants all).
 
-        ``size`` is that of a flat update. No client may use up the range of the exact sum and so shut out the others.
-        Under privacy nothing longer than clipping and noise leave it is believed: a node whose app lacks ``clip_mod``
-        does not add up what is.
+        ``size`` is that of a flat update; ``codec_seed`` is what the clients' codecs have in common. No client may use
+        up the range of the exact sum and so shut out the others. Under privacy nothing longer than clipping and noise
+        leave it is believed: a node whose app lacks ``clip_mod`` does not add up what is.
         """
         most = _longest(rules.limits.max_norm, composition.privacy.config(states.privacy), size)
         limits = replace(rules.limits, max_contribution=share(max(1, addends)), max_norm=most)
-        return cls(composition, limits, states, rules.round_deadline, goal)
+        return cls(composition, limits, states, rules.round_deadline, goal, codec_seed)
 
     @cached_property
     def privacy_config(self) -> Mapping[str, float]:
@@ -94,7 +102,12 @@ class RoundTerms:
             **wire.limits_record(self.limits),
             **self.composition.objective.config(self.states.objective),
             **{PREFIX + key: value for key, value in self.privacy_config.items()},
+            **self._codec_settings(),
         }
+
+    def _codec_settings(self) -> dict[str, ConfigRecordValues]:
+        told = self.composition.codec.settings
+        return {**told, wire.CODEC_SEED: self.codec_seed} if told else {}
 
     def beside(self) -> dict[str, ArrayRecord]:
         """Return the records that travel with the weights: the objective's vectors, each under its name."""
@@ -118,6 +131,7 @@ class RoundTerms:
             self.limits,
             composition.takes_partial_sums,
             described,
+            self.codec_seed,
         )
 
 

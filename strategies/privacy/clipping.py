@@ -93,7 +93,7 @@ def within(metrics: Mapping[str, float]) -> bool:
 
 def clip_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
     """Clip the flat update in a training reply as the request says; a request that says nothing passes through."""
-    clipping = _asked(wire.config_of(message))
+    clipping = asked(wire.config_of(message))
     reply = call_next(message, context)
     if clipping is not None and reply.has_content() and wire.UPDATE in reply.content:
         layout = wire.read_weights(wire.arrays_of(message.content, wire.ARRAYS)).layout
@@ -101,7 +101,8 @@ def clip_mod(message: Message, context: Context, call_next: ClientAppCallable) -
     return reply
 
 
-def _asked(config: ConfigRecord) -> Clipping | None:
+def asked(config: ConfigRecord) -> Clipping | None:
+    """Return how a request wants updates clipped; None where it says nothing."""
     if PREFIX + NORM not in config:
         return None
     return Clipping.from_config({key: wire.number(config, PREFIX + key) for key in (NORM, PER_LAYER, COUNT)})
