@@ -8,7 +8,7 @@ from typing import Any
 
 from app import atomic
 from app.errors import UserError
-from app.report import findings
+from app.report import findings, privacy
 from app.report.client_charts import fan_chart, histogram_chart, label_chart
 from app.report.curves import Line, Unit, learning_lines, line_chart, run_lines, smoothed_chart
 from app.report.figure import Chart, Key, series_colour, series_dash
@@ -65,12 +65,13 @@ def _view(run: Run, key: Key, slug: str) -> dict[str, Any]:
         "subtitle": findings.subtitle(run),
         "state": str(run.status.get("state") or "unknown"),
         "notes": findings.notes(run),
-        "headline": findings.headline(run),
+        "headline": [*findings.headline(run), *privacy.figures([run])[0]],
         "learning": [row for row in learning if row],
         "clients": _present(fan_chart(f"{slug}-fan", run), histogram_chart(f"{slug}-histogram", run)),
         "labels": label_chart(f"{slug}-labels", run.population),
         "groups": findings.groups(run),
         "rounds": _present(participation_chart(f"{slug}-participation", run), seconds_chart(f"{slug}-seconds", run)),
+        "privacy": privacy.section(slug, run),
         "config": [(name, findings.show(value)) for name, value in run.config.items()],
         "versions": [(name, findings.NONE if value is None else str(value)) for name, value in run.versions.items()],
         "table_head": head,
@@ -81,7 +82,8 @@ def _view(run: Run, key: Key, slug: str) -> dict[str, Any]:
 
 def _comparison(runs: Sequence[Run], keys: Sequence[Key]) -> dict[str, Any]:
     names = [key.label for key in keys]
-    figures = [findings.headline(run) for run in runs]
+    headlines = zip(runs, privacy.figures(runs), strict=True)
+    figures = [[*findings.headline(run), *of_privacy] for run, of_privacy in headlines]
 
     def row(slug: str, title: str, measure: Measure, unit: Unit) -> list[Chart]:
         return _over_all(f"all-{slug}", title, run_lines(runs, names, measure), unit)
@@ -91,6 +93,7 @@ def _comparison(runs: Sequence[Run], keys: Sequence[Key]) -> dict[str, Any]:
         row("central-loss", "Central loss", of("central", "loss"), "loss"),
         row("clients-accuracy", "Clients' mean accuracy", of("federated", "accuracy"), "share"),
         row("worst-accuracy", "Worst tenth of clients", of("federated", "accuracy-worst-10"), "share"),
+        row("epsilon", "Epsilon", _epsilon, "number"),
     ]
     conduct = _present(
         smoothed_chart("all-participation", "Participation", run_lines(runs, names, _participation), "share"),
@@ -110,6 +113,10 @@ def _over_all(name: str, title: str, lines: Sequence[Line], unit: Unit) -> list[
     chosen = overs([line.run for line in lines])
     charts = (line_chart(f"{name}-{over}", f"{title} over {OVERS[over]}", lines, over, unit) for over in chosen)
     return _present(*charts)
+
+
+def _epsilon(record: Round) -> float | None:
+    return None if record.privacy is None else record.privacy.epsilon
 
 
 def _participation(record: Round) -> float | None:

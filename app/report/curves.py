@@ -28,7 +28,7 @@ _UNITS = {
     "bytes": ("sent and received", ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))),
 }
 
-Unit = Literal["share", "loss", "seconds"]
+Unit = Literal["share", "loss", "number", "seconds"]
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,9 @@ def show(value: float, unit: Unit) -> str:
     """Return a value of a curve as text."""
     if not math.isfinite(value):
         return "not finite"
-    return {"share": percent, "loss": lambda loss: f"{loss:.4g}", "seconds": human_seconds}[unit](value)
+    if unit == "seconds":
+        return human_seconds(value)
+    return percent(value) if unit == "share" else f"{value:.4g}"
 
 
 def _draw(axes: Axes, trace: Trace, factor: float) -> None:
@@ -146,7 +148,7 @@ def _finite(values: np.ndarray) -> np.ndarray:
 
 
 def scale_y(axes: Axes, finite: np.ndarray, unit: Unit) -> None:
-    """Scale and label the y axis for these values, all finite: shares in per cent, losses over powers where wide."""
+    """Scale and label the y axis for these values, all finite: shares in per cent, others over powers where wide."""
     if not len(finite):
         axes.set_yticks([])
         axes.text(0.5, 0.5, "no finite values", transform=axes.transAxes, ha="center", va="center", color=INK)

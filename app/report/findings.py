@@ -55,6 +55,7 @@ def notes(run: Run) -> list[str]:
     if (attack := str(run.config.get("attack", "none"))) != "none":
         share = 100 * float(run.config.get("attackers", 0.0))
         found.append(f"{share:g} % of the clients attack ({attack}), those that attackers.json names.")
+    found += [f"The run {caveat}." for caveat in _caveats(run)]
     banned = [record.number for record in run.rounds if record.banned]
     if banned:
         found.append(f"Clients were banned in {_plural(len(banned), 'round')}: {_some(banned)}.")
@@ -166,6 +167,11 @@ def _ending(run: Run) -> list[str]:
     if state in ("failed", "interrupted"):
         return [f"The run {'failed' if state == 'failed' else 'was interrupted'}{': ' + message if message else '.'}"]
     return []
+
+
+def _caveats(run: Run) -> list[str]:
+    """Return why what is told of privacy protects nobody, where it does not."""
+    return sorted({record.privacy.caveat for record in run.rounds if record.privacy and record.privacy.caveat})
 
 
 def _not_finite(record: Round) -> bool:

@@ -34,6 +34,13 @@ PAGE = """\
 <p class="lead">Whose updates counted, why others did not, and where the seconds went.</p>
 <div class="two">{% for chart in view.rounds %}{{ chart_card(chart) }}{% endfor %}</div>
 {% endif %}
+{% if view.privacy %}
+<h2>Privacy</h2>
+<p class="lead">{{ view.privacy.meaning }}</p>
+{% if view.privacy.charts %}
+<div class="two">{% for chart in view.privacy.charts %}{{ chart_card(chart) }}{% endfor %}</div>
+{% endif %}
+{% endif %}
 {% if view.table_rows %}
 <details class="card"><summary>All rounds as a table</summary>
 <div class="scroll"><table class="numbers">

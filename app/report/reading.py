@@ -14,6 +14,7 @@ import numpy as np
 from app.errors import UserError
 from app.plain_json import number
 from app.run_directory import RunDirectory
+from strategies.privacy.spending import Spending
 
 Parsed = TypeVar("Parsed")
 
@@ -24,7 +25,8 @@ DECILES = 11
 class Round:
     """One line of ``metrics.jsonl``. ``central`` and ``federated`` are None where the round was not evaluated.
 
-    ``simulated_seconds`` is when the round ended on the clock of a simulated world, None without one.
+    ``simulated_seconds`` is when the round ended on the clock of a simulated world, None without one; ``privacy`` what
+    all rounds until then have cost, None without differential privacy.
     """
 
     number: int
@@ -41,6 +43,7 @@ class Round:
     seconds: Mapping[str, float]
     simulated_seconds: float | None = None
     banned: int = 0
+    privacy: Spending | None = None
 
     def duration(self) -> float:
         """Seconds of the whole round: as measured, or the sum of the phases."""
@@ -173,6 +176,7 @@ def read_round(line: Any) -> Round:
         seconds=_numbers(line.get("seconds")) or {},
         simulated_seconds=None if simulated is None else number(simulated),
         banned=int(line.get("banned", 0)),
+        privacy=None if line.get("privacy") is None else Spending.from_json(line["privacy"]),
     )
 
 
