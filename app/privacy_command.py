@@ -98,6 +98,7 @@ def calibrated(plan: AnyPlan, epsilon: float) -> tuple[AnyPlan, str]:
 def planned(config: RunConfig, population: int | None = None) -> Plan:
     """Return what a run of this config releases, as its own parts say, if all clients are there in every round."""
     from strategies.privacy.adaptive import AdaptiveDPFedAvg
+    from strategies.privacy.dp_ftrl import DPFTRL
 
     if population is None and config.partition == "natural":
         raise UserError(
@@ -109,8 +110,10 @@ def planned(config: RunConfig, population: int | None = None) -> Plan:
     if noise is None or release is None:
         raise UserError(
             f"The key 'strategy' is '{config.strategy}', which has no differential privacy to account for: choose "
-            "'dp-fedavg', 'dp-fedavg-adaptive' or 'local-dp', or set 'privacy' to one of them; or set 'dp-sgd-clip'."
+            "'dp-fedavg', 'dp-fedavg-adaptive', 'dp-ftrl', 'dp-mf' or 'local-dp', or set 'privacy' to one of them; or "
+            "set 'dp-sgd-clip'."
         )
+    correlated = parts.privacy.correlated if isinstance(parts.privacy, DPFTRL) else None
     return Plan(
         population=clients,
         clients_per_round=config.clients_per_round,
@@ -119,6 +122,8 @@ def planned(config: RunConfig, population: int | None = None) -> Plan:
         noise_multiplier=noise,
         delta=config.budget_delta,
         adaptive=isinstance(parts.privacy, AdaptiveDPFedAvg),
+        pass_rounds=correlated.rounds if correlated else 1,
+        sensitivity=correlated.sensitivity if correlated else 1.0,
     )
 
 
@@ -131,7 +136,8 @@ def summary(plan: AnyPlan) -> str:
     if plan.sampling == "local":
         who = "each client for itself, asked in every round"
     else:
-        how = {"poisson": "on average", "fixed": "exactly", "none": "all of them"}[plan.sampling]
+        once = f"each once in a pass of {plan.pass_rounds} rounds"
+        how = {"poisson": "on average", "fixed": "exactly", "none": "all of them", "cyclic": once}[plan.sampling]
         who = f"{plan.cohort} of {plan.population} clients a round, {how}"
     return f"{who}; {_noise(plan.noise_multiplier)}; delta {plan.delta:g}"
 
@@ -161,6 +167,11 @@ def sentences(config: RunConfig, plan: AnyPlan) -> Iterator[str]:
     if config.budget_epsilon > 0:
         rounds = plan.rounds_within(config.budget_epsilon)
         yield f"The budget, epsilon {config.budget_epsilon:g}, allows {rounds} of the {plan.rounds} rounds."
+    if plan.sampling == "cyclic":
+        yield (
+            "The seed and its id say in which round of a pass a client takes part ('pass-rounds'), the same in every "
+            "pass, and all may know both. A pass is paid as a whole when it begins."
+        )
     if plan.sampling not in UNSAMPLED and (config.availability < 1 or config.availability_trace):
         yield (
             "Where fewer clients are online, each of them takes part more often: the run accounts for those that there "

@@ -20,6 +20,7 @@ from app.errors import UserError
 from app.privacy_command import Request, answer, draw, milestones, planned, sentences
 from strategies.privacy.accounting import Release, epsilons
 from strategies.privacy.plan import Plan
+from tests.strategies.privacy.test_accounting import gaussian_epsilon
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FEMNIST = (
@@ -112,6 +113,20 @@ def test_the_plan_is_what_the_parts_of_the_run_say() -> None:
     assert planned(config(), population=10**6).release.rate == 1e-5
     mixed = RunConfig.from_run_config({"strategy": "fedadam", "privacy": "dp-fedavg", "selection": "poisson"})
     assert planned(mixed).sampling == "poisson"
+
+
+def test_passes_are_paid_as_a_whole_and_their_slots_explained() -> None:
+    """Of 10 rounds, by the closed form of a Gaussian mechanism: 25 rounds begin three passes."""
+    keys = ("num-clients=200", "clients-per-round=20", "num-rounds=25", "noise-multiplier=8", "budget-delta=0.0001")
+    tree, banded = (said(f"strategy={name}", *keys) for name in ("dp-ftrl", "dp-mf"))
+    for text, multiplier in ((tree, 8 / math.sqrt(4)), (banded, 8.0)):
+        assert "20 of 200 clients a round, each once in a pass of 10 rounds; noise multiplier 8" in text
+        for rounds, passes in ((1, 1), (10, 1), (20, 2), (25, 3)):
+            alone = gaussian_epsilon(math.sqrt(passes) / multiplier, 1e-4)
+            assert float(rows(text)[rounds][2]) == pytest.approx(alone, rel=1e-3)
+        assert "the models of all 3 passes together" in text and "assumes that no client takes part twice" in text
+        assert "The seed and its id say in which round of a pass a client takes part" in text
+    assert "online" not in said("strategy=dp-mf", *keys, "availability=0.5", "example-seconds=1")
 
 
 def test_what_weakens_it_is_said() -> None:
