@@ -36,7 +36,7 @@ _run, _data, _local, _federation = map(_section, ("Run", "Task", "Local training
 _robust, _guard, _evaluation, _world = map(
     _section, ("Robust aggregation", "Waiting and admission", "Evaluation", WORLD)
 )
-_adversaries, _audit, _privacy = map(_section, (ADVERSARIES, AUDIT, "Privacy"))
+_adversaries, _audit, _privacy, _compression = map(_section, (ADVERSARIES, AUDIT, "Privacy", "Compression"))
 
 
 class RunConfig(BaseModel):
@@ -174,6 +174,12 @@ class RunConfig(BaseModel):
     mf_bands: int = _privacy(
         0, "dp-mf: rounds whose noise is correlated, each of which is kept in memory; 0 = pass-rounds", ge=0, le=10**6
     )
+    noise_cohort_size: int = _privacy(
+        0,
+        "in simulations: noise on the mean as in a cohort of so many clients; 0 = as in the run's own",
+        ge=0,
+        le=10**9,
+    )
     adaptive_clipping_quantile: float = _privacy(
         0.5, "dp-fedavg-adaptive: share of the updates that are not to be clipped", ge=0, le=1
     )
@@ -186,6 +192,30 @@ class RunConfig(BaseModel):
     budget_delta: float = _privacy(1e-5, "the delta that epsilon holds for; well below 1 / clients", gt=0, lt=1)
     allow_unprotected_metrics: bool = _privacy(
         False, "clients' losses and accuracies are told although nothing protects them"
+    )
+
+    codec: str = _compression(
+        "none", "how updates are made smaller: top-k, stc, threshold, random-k, qsgd, sign, drive, float16, zstd, full"
+    )
+    codec_share: float = _compression(
+        0.01, "top-k, stc, random-k: share of its values that an update keeps", gt=0, le=1
+    )
+    codec_threshold: float = _compression(
+        3.0, "threshold: values are sent from so many times the update's root mean square on", gt=0, le=1e6
+    )
+    codec_quantization: str = _compression(
+        "", "in how many bits values are sent: none, float16, uniform or sign; empty = as the codec's name says"
+    )
+    codec_bits: int = _compression(8, "uniform, qsgd: bits of a value", ge=1, le=8)
+    codec_rotation: bool = _compression(
+        False, "uniform, sign: values are first rotated at random, so that none stands out"
+    )
+    codec_lossless: Literal["zstd", "none"] = _compression("zstd", "zstandard on top, where it makes updates smaller")
+    error_feedback: Literal["auto", "on", "off"] = _compression(
+        "auto", "what was not sent is added to the client's next update; auto = unless errors average out anyway"
+    )
+    error_feedback_momentum: float = _compression(
+        0.0, "error feedback with momentum (deep gradient compression), for top-k, stc, threshold; 0 = none", ge=0, lt=1
     )
 
     min_nodes: int = _guard(1, "nodes to wait for at the start", ge=1)

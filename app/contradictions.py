@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from app.audit_rules import audit
+from app.compression_rules import compression
 from app.example_privacy_rules import example_privacy, local_privacy
 from app.selection_rules import bans, selection
 
@@ -22,11 +23,16 @@ ADAPTIVE = ("fedadagrad", *MOMENTS)
 ROBUST = ("trimmed-mean", "median", "geometric-median", "krum", "multi-krum", "bulyan", "centered-clipping")
 
 PASSES = ("dp-ftrl", "dp-mf")
-PRIVATE = ("dp-fedavg", "dp-fedavg-adaptive", *PASSES)
+DP_FEDAVG = ("dp-fedavg", "dp-fedavg-adaptive")
+PRIVATE = (*DP_FEDAVG, *PASSES)
 WITH_NOISE = (*PRIVATE, "local-dp")
 
 SCALED_ATTACKS = ("sign-flip", "gaussian", "backdoor", "alie", "ipm", "collusion")
 OTHER_ATTACKS = ("nan", "stale", "label-flip")
+
+QUANTIZED = ("qsgd", "sign", "drive", "stc")
+SPARSE = ("top-k", "stc", "threshold")
+CODECS = ("full", "random-k", "float16", "zstd", *dict.fromkeys(QUANTIZED + SPARSE))
 
 ONLY_WITH: dict[str, dict[str, tuple[str, ...]]] = {
     "dirichlet-alpha": {"partition": ("dirichlet",)},
@@ -54,8 +60,17 @@ ONLY_WITH: dict[str, dict[str, tuple[str, ...]]] = {
     "per-layer-clipping": {"strategy": ("dp-fedavg", *PASSES), "privacy": ("dp-fedavg", *PASSES)},
     "pass-rounds": {"strategy": PASSES, "selection": ("cyclic",)},
     "mf-bands": {"strategy": ("dp-mf",), "privacy": ("dp-mf",)},
+    "noise-cohort-size": {"strategy": DP_FEDAVG, "privacy": DP_FEDAVG},
     "adaptive-clipping-quantile": {"strategy": ("dp-fedavg-adaptive",), "privacy": ("dp-fedavg-adaptive",)},
     "adaptive-clipping-rate": {"strategy": ("dp-fedavg-adaptive",), "privacy": ("dp-fedavg-adaptive",)},
+    "codec-share": {"codec": ("top-k", "stc", "random-k")},
+    "codec-threshold": {"codec": ("threshold",)},
+    "codec-quantization": {"codec": CODECS},
+    "codec-bits": {"codec": ("qsgd",), "codec-quantization": ("uniform",)},
+    "codec-rotation": {"codec": QUANTIZED, "codec-quantization": ("uniform", "sign")},
+    "codec-lossless": {"codec": CODECS},
+    "error-feedback": {"codec": CODECS},
+    "error-feedback-momentum": {"codec": SPARSE},
     "proximal-mu": {"strategy": ("fedprox",)},
     "adaptive-mu": {"strategy": ("fedprox",)},
     "attackers": {"attack": SCALED_ATTACKS + OTHER_ATTACKS},
@@ -74,7 +89,7 @@ def contradictions(config: RunConfig) -> list[str]:
     """Return one sentence for every contradiction; none for a config that makes sense."""
     every_kind = (
         *(_idle_keys, _server, _data, _cohort, selection, bans),
-        *(_training, example_privacy, local_privacy, _evaluation, _world, audit),
+        *(_training, example_privacy, local_privacy, compression, _evaluation, _world, audit),
     )
     return [sentence for kind in every_kind for sentence in kind(config)]
 

@@ -111,21 +111,29 @@ class ErrorFeedback:
         turn.save({COUNTED: left, LOST: total})
 
 
-def uplink_codec(options: Options) -> Codec:
-    """Return the codec of the clients' updates, with error feedback where the options or its bias ask for it.
+def feeds_back(options: Options) -> bool:
+    """Tell whether the options, or else the codec's bias, ask for error feedback.
 
-    Raises StrategyError where there is nothing that could be fed back.
+    What float16 rounds away is biased too, but too little for clients to keep it.
+    Raises StrategyError where the codec cannot be, or has left out nothing that could be sent later.
     """
     codec, choice = codec_of(options), text(options, FEEDBACK, "auto")
     if choice not in CHOICES:
         raise StrategyError(f"The key '{FEEDBACK}' is '{choice}', but must be one of {list(CHOICES)}.")
-    if choice == "off" or (choice == "auto" and codec.unbiased):
-        return codec
-    if Property.EXACT_UPDATES in codec.guarantees.gives:
+    if choice == "on" and Property.EXACT_UPDATES in codec.guarantees.gives:
         raise StrategyError(
-            f"The key '{FEEDBACK}' is 'on', but the codec '{text(options, 'codec', 'none')}' leaves nothing out that "
-            "could be sent later: set 'codec', or leave it 'auto'."
+            f"The key '{FEEDBACK}' is 'on', but the codec '{text(options, 'codec', 'none')}' leaves out nothing that "
+            "could be sent later: change 'codec', or leave it at 'auto'."
         )
+    rounds = [codec.settings.get(key) for key in ("codec", "codec-quantization")] == ["full", "float16"]
+    return choice == "on" or (choice == "auto" and not codec.unbiased and not rounds)
+
+
+def uplink_codec(options: Options) -> Codec:
+    """Return the codec of the clients' updates, with error feedback where `feeds_back`; warns where that does harm."""
+    codec = codec_of(options)
+    if not feeds_back(options):
+        return codec
     if codec.unbiased:
         logger.warning(
             "The codec '%s' is unbiased: what it gets wrong averages out, and error feedback only adds it up, which "
