@@ -176,7 +176,7 @@ class RunConfig(BaseModel):
     )
     noise_cohort_size: int = _privacy(
         0,
-        "in simulations: noise on the mean as in a cohort of so many clients; 0 = as in the run's own",
+        "in simulations: noise on the mean as of a cohort of so many clients; 0 = of the run's own",
         ge=0,
         le=10**9,
     )
