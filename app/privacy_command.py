@@ -98,6 +98,7 @@ def calibrated(plan: AnyPlan, epsilon: float) -> tuple[AnyPlan, str]:
 def planned(config: RunConfig, population: int | None = None) -> Plan:
     """Return what a run of this config releases, as its own parts say, if all clients are there in every round."""
     from strategies.privacy.adaptive import AdaptiveDPFedAvg
+    from strategies.privacy.dp_fedavg import ClippedSum
     from strategies.privacy.dp_ftrl import DPFTRL
 
     if population is None and config.partition == "natural":
@@ -124,6 +125,7 @@ def planned(config: RunConfig, population: int | None = None) -> Plan:
         adaptive=isinstance(parts.privacy, AdaptiveDPFedAvg),
         pass_rounds=correlated.rounds if correlated else 1,
         sensitivity=correlated.sensitivity if correlated else 1.0,
+        noise_cohort_size=parts.privacy.noise_cohort_size if isinstance(parts.privacy, ClippedSum) else 0,
     )
 
 
@@ -139,7 +141,8 @@ def summary(plan: AnyPlan) -> str:
         once = f"each once in a pass of {plan.pass_rounds} rounds"
         how = {"poisson": "on average", "fixed": "exactly", "none": "all of them", "cyclic": once}[plan.sampling]
         who = f"{plan.cohort} of {plan.population} clients a round, {how}"
-    return f"{who}; {_noise(plan.noise_multiplier)}; delta {plan.delta:g}"
+    simulated = f"; {plan.caveat}" if plan.caveat else ""
+    return f"{who}; {_noise(plan.noise_multiplier)}; delta {plan.delta:g}{simulated}"
 
 
 def _noise(multiplier: float) -> str:

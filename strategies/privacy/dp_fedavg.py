@@ -42,6 +42,7 @@ from strategies.options import Options, flag, integer, number
 from strategies.privacy.accounting import Release
 from strategies.privacy.clipping import Clipping
 from strategies.privacy.noise import noised_mean
+from strategies.privacy.spending import simulated_cohort
 from strategies.samplers import KnownSampler, Sampler
 from strategies.updates import FloatVector, State, Update
 
@@ -97,11 +98,7 @@ class ClippedSum:
     @property
     def caveat(self) -> str:
         """Whether there is no noise, or less than this run's own clients need."""
-        if self.noise_multiplier == 0:
-            return "has no privacy"
-        if self.noise_cohort_size == 0:
-            return ""
-        return f"simulates the noise of a cohort of {self.noise_cohort_size}; this run itself is not private"
+        return simulated_cohort(self.noise_cohort_size) if self.noise_multiplier else "has no privacy"
 
     @property
     def accounted_clients(self) -> int:

@@ -24,7 +24,7 @@ from strategies.privacy.accounting import (
     pld_epsilon,
     quiet_accountant,
 )
-from strategies.privacy.spending import meaning, warnings
+from strategies.privacy.spending import meaning, simulated_cohort, warnings, with_caveat
 
 LEAST_NOISE = 0.05
 TOLERANCE = 1e-5  # of a noise multiplier
@@ -36,8 +36,8 @@ class Plan:
     """So many rounds, each a release of DP-FedAvg, or ``pass_rounds`` of them together one of DP-FTRL.
 
     ``clients_per_round`` is the cohort's size or, with Poisson or cyclic selection, its mean; 0 = all. In a release one
-    client can move what gets noise by ``sensitivity`` clipping norms. Raises StrategyError where there is no such
-    mechanism, or no such delta.
+    client can move what gets noise by ``sensitivity`` clipping norms. ``noise_cohort_size`` is that of a larger cohort
+    whose noise is simulated, 0 = of none. Raises StrategyError where there is no such mechanism, or no such delta.
     """
 
     population: int
@@ -49,6 +49,7 @@ class Plan:
     adaptive: bool = False
     pass_rounds: int = 1
     sensitivity: float = 1.0
+    noise_cohort_size: int = 0
 
     def __post_init__(self) -> None:
         if self.population < 1 or self.rounds < 1:
@@ -65,7 +66,8 @@ class Plan:
         if self.adaptive and self.noise_multiplier > 0:
             from strategies.privacy.adaptive import AdaptiveDPFedAvg
 
-            AdaptiveDPFedAvg(self.cohort, self.noise_multiplier)  # which knows where its split of the noise ends
+            # which knows where its split of the noise ends
+            AdaptiveDPFedAvg(self.cohort, self.noise_multiplier, noise_cohort_size=self.noise_cohort_size)
         _ = self.release  # which refuses the rest that cannot be
 
     @property
@@ -98,12 +100,19 @@ class Plan:
 
     def warnings(self) -> Iterator[str]:
         """Yield a sentence for each reason not to call this privacy."""
-        yield from warnings(self.noise_multiplier, self.delta, self.population)
+        scale = self.noise_cohort_size / self.cohort if self.noise_cohort_size else 1.0
+        yield from warnings(self.noise_multiplier, self.delta, round(self.population * scale))
 
     def meaning(self, epsilon: float) -> str:
         """Say in one sentence what the guarantee covers."""
         releases, rate = self.releases(self.rounds), f"{self.release.rate:.4g}"
-        return meaning(epsilon, self.delta, self.sampling, self.adjacency, releases, rate)
+        covered = meaning(epsilon, self.delta, self.sampling, self.adjacency, releases, rate)
+        return with_caveat(covered, self.caveat) if math.isfinite(epsilon) else covered
+
+    @property
+    def caveat(self) -> str:
+        """Why the run of this plan is not private, whatever its noise; "" where it is."""
+        return simulated_cohort(self.noise_cohort_size)
 
 
 def with_least_noise(plan: Plan, epsilon: float) -> Plan:

@@ -126,9 +126,7 @@ class Spending:
         covered = meaning(
             self.epsilon, self.delta, self.sampling, self.adjacency, self.releases, f"at most {self.rate:.4g}"
         )
-        if not self.caveat or not math.isfinite(self.epsilon):
-            return covered
-        return f"The run {self.caveat}. Of that cohort it would hold: {covered}"
+        return with_caveat(covered, self.caveat) if math.isfinite(self.epsilon) else covered
 
 
 def meaning(epsilon: float, delta: float, sampling: Sampling, adjacency: Adjacency, releases: int, rate: str) -> str:
@@ -141,6 +139,16 @@ def meaning(epsilon: float, delta: float, sampling: Sampling, adjacency: Adjacen
     return sentence.format(
         epsilon=epsilon, delta=delta, adjacency=adjacency, releases=counted, whom=whom, assumed=assumed
     )
+
+
+def with_caveat(covered: str, caveat: str) -> str:
+    """Return what a guarantee covers, after why this run does not give it, if so."""
+    return f"The run {caveat}. Of that cohort it would hold: {covered}" if caveat else covered
+
+
+def simulated_cohort(size: int) -> str:
+    """Say what a run is whose noise is that of a larger cohort, to follow "the run ..."; "" for a size of 0."""
+    return f"simulates the noise of a cohort of {size}; this run itself is not private" if size else ""
 
 
 def warnings(noise_multiplier: float, delta: float, population: int) -> Iterator[str]:

@@ -217,3 +217,11 @@ def test_from_the_command_line(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert "50 of 1900 clients" in result.output
     assert math.isfinite(float(rows(result.output)[100][2]))
+
+
+def test_the_noise_of_a_larger_cohort_is_labelled_and_costs_the_same() -> None:
+    text = said(*FEMNIST, "num-rounds=1", "noise-cohort-size=5000")
+    assert rows(text) == rows(said(*FEMNIST, "num-rounds=1"))
+    label = "simulates the noise of a cohort of 5000; this run itself is not private"
+    assert f"delta 0.001; {label}" in text and f"The run {label}. Of that cohort it would hold: User-level" in text
+    assert "1 / population = 5.26316e-05" in text

@@ -111,3 +111,16 @@ def test_a_pass_is_one_release() -> None:
     assert 1.5 - 1e-3 < found.after(20).tightest <= 1.5
     said = plan.meaning(1.5)
     assert "the models of all 3 passes together" in said and "no client takes part twice in a pass" in said
+
+
+def test_the_plan_of_a_simulated_cohort_is_that_of_the_same_sampling_rate_and_says_so() -> None:
+    plan = replace(FEMNIST, noise_cohort_size=5000)
+    assert plan.after(100) == FEMNIST.after(100)
+    said = plan.meaning(4.908)
+    assert said.startswith("The run simulates the noise of a cohort of 5000; this run itself is not private. Of that ")
+    assert FEMNIST.meaning(4.908) in said
+    assert plan.meaning(float("inf")) == FEMNIST.meaning(float("inf"))
+    assert list(FEMNIST.warnings()) == [] and "1 / population = 5.26316e-05" in next(plan.warnings())
+    assert replace(plan, adaptive=True, noise_multiplier=499.0).release.noise_multiplier == 499.0
+    with pytest.raises(StrategyError, match="'noise-cohort-size' 5000 it must be below 500"):
+        replace(plan, adaptive=True, noise_multiplier=500.0)
