@@ -32,8 +32,8 @@ def output(shared_data: Path, keras_home: Path) -> str:
     return done.stdout
 
 
-def test_four_experiments_are_quick() -> None:
-    assert QUICK == ["heart", "fedavg", "fedprox", "robust"]
+def test_five_experiments_are_quick() -> None:
+    assert QUICK == ["heart", "fedavg", "fedprox", "robust", "femnist"]
 
 
 @pytest.mark.parametrize("name", QUICK)
