@@ -32,6 +32,7 @@ from simulation.adversaries.briefing import BriefedGrid
 from simulation.adversaries.members import attackers_of
 from simulation.adversaries.registry import probes_of
 from simulation.audit.auditor import audited
+from simulation.audit.canary_client import canaries_of
 from simulation.inline import InlineGrid
 from simulation.resources import Footprint, Wish, place
 from simulation.world import world_grid
@@ -119,11 +120,14 @@ class Simulation:
     def grid(self, config: RunConfig) -> Grid:
         """Return the nodes for one run of a config, in the world that it describes.
 
-        Raises UserError where the workers do not fit, or the world or its adversaries cannot be.
+        Raises UserError where the workers do not fit, or the world, its adversaries or canaries cannot be.
         """
         if attackers := attackers_of(config):
             return world_grid(BriefedGrid(self._nodes(config, ATTACKED_APP), attackers), config)
-        return world_grid(self._nodes(config, AUDITED_APP if config.canaries else CLIENT_APP), config)
+        if config.canaries:
+            canaries_of(config)  # which refuses what cannot be audited
+            return world_grid(self._nodes(config, AUDITED_APP), config)
+        return world_grid(self._nodes(config, CLIENT_APP), config)
 
     def _nodes(self, config: RunConfig, client_app: str) -> Grid:
         values = config.to_run_config()

@@ -6,14 +6,13 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from app.errors import UserError
 from app.federated_run import FederatedRun
 from simulation.audit.canary_client import canaries_of
 from simulation.audit.outcome import Outcome
 from strategies import wire
 from strategies.privacy.audit import CONFIDENCE
 from strategies.privacy.canaries import Watch
-from strategies.privacy.ledger import Ledger
+from strategies.privacy.ledger import RELEASES, Ledger
 from strategies.records import RoundRecord
 from strategies.updates import FloatVector
 
@@ -41,16 +40,16 @@ class _Auditor:
         self._watch: Watch | None = None
 
     def see(self, record: RoundRecord) -> None:
-        """Observe a round."""
-        if record.round == 0:
+        """Observe a round; the first, round 0, shows what the run begins with."""
+        if self._watch is None:
             self._watch = Watch(canaries_of(self._run.config), self._weights())
-        elif self._watch is not None:
+        else:
             self._watch.see(self._weights())
 
     def outcome(self) -> Outcome:
-        """Return what has been found; UserError where the beginning of the run was not seen."""
+        """Return what has been found; StrategyError where the model has not moved."""
         if self._watch is None:
-            raise UserError("A run can only be audited from its beginning, not from where it resumes.")
+            raise RuntimeError("The run was audited before its first round.")
         config, watch, ledger = self._run.config, self._watch, self._run.ledger
         return Outcome(
             canaries=config.canaries,
@@ -58,7 +57,7 @@ class _Auditor:
             rounds=watch.looks,
             delta=config.budget_delta,
             confidence=CONFIDENCE,
-            promised=Ledger.of(ledger).epsilons(config.budget_delta) if ledger else None,
+            promised=Ledger.of(ledger).epsilons(config.budget_delta) if RELEASES in ledger else None,
             final_model=watch.final_model(config.budget_delta, EACH),
             all_models=watch.all_models(config.budget_delta, EACH),
         )

@@ -10,7 +10,7 @@ from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable
 
 from app.client import client_app
-from app.compose import data_spec
+from app.compose import composition, data_spec
 from app.config import RunConfig
 from app.errors import UserError
 from app.hosting import Hosted, NodeConfig, hosted_clients
@@ -48,7 +48,15 @@ class CanaryHosted(Hosted):
 
 @functools.lru_cache(maxsize=2)
 def canaries_of(config: RunConfig) -> Canaries:
-    """Return the canaries of a run; raises UserError where one of its clients is called like one of them."""
+    """Return the canaries of a run.
+
+    Raises UserError where one of its clients is called like one of them, or the noise is not that of its clients.
+    """
+    if composition(config).privacy.scale != 1:
+        raise UserError(
+            "The noise of a larger cohort than this run's cannot be audited by the clients that there are: leave "
+            "'noise-cohort-size' at 0, or 'canaries'."
+        )
     data = kept_data(data_spec(config))
     examples = sum(map(data.num_train, data.client_ids)) / len(data.client_ids)
     canaries = Canaries(config.seed, config.canaries, config.clipping_norm, max(1, round(examples)))
