@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -65,7 +65,7 @@ class Header:
 
     def seal(self, body: Bytes) -> Bytes:
         """Return the payload: header, checksum, body."""
-        start = START.pack(MAGIC, WIRE_VERSION) + FIELDS.pack(*astuple(self))
+        start = START.pack(MAGIC, WIRE_VERSION) + FIELDS.pack(*vars(self).values())
         checksum = CHECKSUM.pack(zlib.crc32(body.data, zlib.crc32(start)))
         return np.concatenate([np.frombuffer(start + checksum, np.uint8), body])
 
