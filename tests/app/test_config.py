@@ -160,6 +160,13 @@ CONTRADICTIONS: list[tuple[dict[str, object], str]] = [
         "'selection' is 'weighted', but 'clients-per-round' 0 asks every client",
     ),
     ({"selection": "poisson", "over-selection": 1.5}, "'over-selection' is 1.5, but with 'selection' 'poisson' chance"),
+    ({"selection": "cyclic", "over-selection": 1.5}, "'over-selection' is 1.5, but with 'selection' 'cyclic' chance"),
+    ({"pass-rounds": 4}, "'pass-rounds' is 4, but does nothing with strategy 'fedavg' and selection ''"),
+    ({"mf-bands": 4, "strategy": "dp-ftrl"}, "'mf-bands' is 4, but does nothing with strategy 'dp-ftrl'"),
+    (
+        {"strategy": "dp-mf", "dataset": "femnist", "partition": "natural"},
+        "'pass-rounds' is 0, but with 'partition' 'natural' only the data set knows how many clients there are",
+    ),
     ({"power-of-choice-candidates": 20}, "'power-of-choice-candidates' is 20, but does nothing with selection ''"),
     (
         {"selection": "power-of-choice", "power-of-choice-candidates": 9},
@@ -247,6 +254,8 @@ def test_contradictions_are_refused(values: dict[str, object], sentence: str) ->
         {"over-selection": 5.0},
         {"selection": "poisson", "strategy": "fedbuff", "ban-after": 1, "ban-rounds": 1},
         {"selection": "weighted", "over-selection": 2.0},
+        {"strategy": "dp-mf", "dataset": "femnist", "partition": "natural", "pass-rounds": 5, "mf-bands": 5},
+        {"privacy": "dp-ftrl", "selection": "cyclic", "pass-rounds": 9, "per-layer-clipping": True},
         {"selection": "power-of-choice", "power-of-choice-candidates": 50, "over-selection": 5.0},
         {"over-selection": 1.1, "num-clients": 11},  # 10 x 1.1 is a rounding above 11
         {"over-selection": 3.0, "dataset": "femnist", "partition": "natural", "clients-per-round": 2000},
