@@ -115,15 +115,19 @@ class TensorBoard:
         self._event, self._start = Event, SessionLog(status=SessionLog.START)
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
         self._begun = False
+        self._labelled = False
 
     def round(self, record: RoundRecord) -> None:
-        """Write the scalars of the round."""
+        """Write the scalars of the round, and once as a text why what they tell of privacy protects nobody, if so."""
         if not self._begun:
             self._write(self._event(wall_time=time.time(), step=record.round, session_log=self._start))
             self._begun = True
         event = self._event(wall_time=time.time(), step=record.round)
         for tag, value in scalars(record).items():
             event.summary.value.add(tag=tag, simple_value=value)
+        if record.privacy is not None and record.privacy.caveat and not self._labelled:
+            event.summary.MergeFrom(_text("privacy/caveat", f"The run {record.privacy.caveat}."))
+            self._labelled = True
         self._write(event)
 
     def flush(self) -> None:
@@ -215,10 +219,16 @@ def scalars(record: RoundRecord) -> dict[str, float]:
         named["train/learning-rate"] = record.learning_rate
     if record.simulated_seconds is not None:
         named["seconds/simulated"] = record.simulated_seconds
-    for group in ("train", "central", "federated", "rejected", "bytes", "seconds", "staleness"):
+    for group in ("train", "central", "federated", "rejected", "bytes", "seconds", "staleness", "privacy"):
         values = line[group] or {}
         named.update({f"{group}/{key}": value for key, value in values.items() if isinstance(value, int | float)})
     return named
+
+
+def _text(tag: str, text: str) -> Any:
+    from tensorboard.plugins.text.summary_v2 import text_pb
+
+    return text_pb(tag, text)
 
 
 class _LineFile:

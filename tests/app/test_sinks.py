@@ -19,6 +19,7 @@ from app.log_line import log_line
 from app.run_directory import RunDirectory
 from app.sinks import Background, ClientsJsonLines, JsonLines, LogLine, Sink, TensorBoard, run_sinks, scalars
 from app.units import human_bytes, human_seconds, percent
+from strategies.privacy.spending import Spending
 from strategies.records import ClientScores, RoundRecord
 
 SCORES = ClientScores(("a", "b"), (1, 3), (2.0, 1.0), (0.5, 1.0))
@@ -176,6 +177,23 @@ def test_tensorboard_reads_what_was_written(tmp_path: Path) -> None:
         assert first.value == pytest.approx(value, rel=1e-6)
         assert abs(first.wall_time - time.time()) < 60
     assert [event.step for event in events.Scalars("central/accuracy")] == [0, 3, 4]
+
+
+def test_tensorboard_shows_what_was_spent_and_why_it_is_no_privacy(tmp_path: Path) -> None:
+    noise = {"clipping-norm": 0.5, "noise-multiplier": 0.0, "noise-deviation": 0.0}
+    spent = Spending(float("inf"), 1e-5, "RDP", "add or remove one", "poisson", 0.1, 2, None, noise, "has no privacy")
+    sink = TensorBoard(tmp_path)
+    for number in (1, 2):
+        sink.round(RoundRecord(number, privacy=spent))
+    sink.close()
+    events = EventAccumulator(str(tmp_path)).Reload()
+    (label,) = events.Tensors("privacy/caveat")
+    assert list(label.tensor_proto.string_val) == [b"The run has no privacy."]
+    assert events.SummaryMetadata("privacy/caveat").plugin_data.plugin_name == "text"
+    assert [event.value for event in events.Scalars("privacy/epsilon")] == [float("inf")] * 2
+    assert [event.value for event in events.Scalars("privacy/clipping-norm")] == [0.5] * 2
+    named = {tag.removeprefix("privacy/") for tag in events.Tags()["scalars"] if tag.startswith("privacy/")}
+    assert named == {"epsilon", "delta", "sampling-rate", "releases", *noise}
 
 
 def test_tensorboard_reads_along_while_the_run_goes_on(tmp_path: Path) -> None:
