@@ -21,6 +21,7 @@ from app.checkpoints import Checkpoints, EveryFew, Overlapped, RunJournal
 from app.compose import composition, data_spec, learning_rate, round_rules
 from app.config import RunConfig
 from app.errors import RunPruned, RunRefused, UserError
+from app.example_privacy import ExamplePrivacy
 from app.fingerprint import code_fingerprint, code_location, user_modules
 from app.fitting_nodes import check_nodes, write_population
 from app.log_filter import RUN_DIRECTORY
@@ -101,6 +102,7 @@ class FederatedRun:
     last: RoundRecord | None = None
     resumed_after: list[int] = field(default_factory=list)  # rounds, once for each process but the first
     _strategy: FederatedStrategy | None = None
+    _examples: ExamplePrivacy | None = None
     _open: threading.Lock = field(default_factory=threading.Lock)  # taken, for good, by whoever closes the run
 
     @classmethod
@@ -151,13 +153,15 @@ class FederatedRun:
         sinks = self.output.make_sinks(self.directory, logger, config.num_rounds)
         journal = self._journal(checkpoints, sinks, left)
         named = {wire.RUN: str(self.directory.path)} if parts.keeps_client_state else {}
+        observers = [self._stop_if_closed, *(sink.round for sink in sinks), self._count, *self.observers]
+        self._examples = ExamplePrivacy.of(config, census, lambda: self.ledger)
         self._strategy = strategy_class(parts)(
             parts,
             round_rules(config),
             config.seed,
             census=census,
             round_config=lambda number: {wire.LEARNING_RATE: learning_rate(config).at(number), **named},
-            observers=[self._stop_if_closed, *(sink.round for sink in sinks), self._count, *self.observers],
+            observers=observers if self._examples is None else [self._examples.tell(observers)],
             journal=journal,
         )
         try:
@@ -241,6 +245,9 @@ class FederatedRun:
             with _logged("The model so far was not saved"):
                 if state != "completed" and self.rounds and self._strategy and self._strategy.arrays:
                     self._save_model(self._strategy.arrays)
+            with _logged("The table of what each client's examples have paid was not written"):
+                if self._examples is not None:
+                    self._examples.write(self.directory.example_privacy)
             with _logged("The report was not written"):
                 if self.output.page and self.directory.metrics.exists():
                     logger.info("Report: %s", write_report([self.directory.path]))

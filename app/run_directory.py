@@ -103,6 +103,11 @@ class RunDirectory:
         return self.path / "clients.jsonl"
 
     @property
+    def example_privacy(self) -> Path:
+        """What each client's examples have paid under DP-SGD: client, examples, participations, epsilon."""
+        return self.path / "example-privacy.csv"
+
+    @property
     def client_states(self) -> Path:
         """What simulated clients remember from round to round; deleted when the run is completed."""
         return self.path / "client-states"

@@ -217,9 +217,11 @@ def scalars(record: RoundRecord) -> dict[str, float]:
     }
     if record.learning_rate is not None:
         named["train/learning-rate"] = record.learning_rate
+    if record.example_privacy is not None:
+        named["example-privacy/epsilon"] = record.example_privacy["epsilon"]
     if record.simulated_seconds is not None:
         named["seconds/simulated"] = record.simulated_seconds
-    for group in ("train", "central", "federated", "rejected", "bytes", "seconds", "staleness", "privacy"):
+    for group in ("train", "central", "federated", "rejected", "bytes", "uplink", "seconds", "staleness", "privacy"):
         values = line[group] or {}
         named.update({f"{group}/{key}": value for key, value in values.items() if isinstance(value, int | float)})
     return named

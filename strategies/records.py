@@ -45,15 +45,18 @@ class ClientScores:
 class RoundRecord:
     """One round, as measured. ``round`` counts from 1; round 0 is the evaluation of the initial weights.
 
-    ``bytes_down`` and ``bytes_up`` are the sizes of the messages as Flower serializes them. ``seconds`` maps a phase
-    ("select", "train", "aggregate", "evaluate-federated", "evaluate-central", "total") to its duration in seconds.
+    ``bytes_down`` and ``bytes_up`` are the sizes of the messages as Flower serializes them. ``uplink`` holds how many of
+    them a client's update takes, the "mean" and the "largest", and what a "dense" one would; None where none came.
+    ``seconds`` maps a phase ("select", "train", "aggregate", "evaluate-federated", "evaluate-central", "total") to its
+    duration in seconds.
     ``rejected`` counts the selected clients whose update did not count, by reason; ``banned`` those that could not be
     selected for what they had done before. ``simulated_seconds`` is what the
     clock of a simulated world showed at the end of the round, None where time is real. ``staleness`` holds the "mean"
     and the "largest" number of steps that the model had made since the clients of this step began; None where all begin
     from the present model. ``privacy`` is what all rounds until this one have cost, None without privacy.
     ``checkpoint`` is the last round before this one from whose state the run could go on, None where none is kept: it
-    stays behind where none can be written.
+    stays behind where none can be written. ``example_privacy`` holds the highest "epsilon" that DP-SGD has come to for
+    the examples of a client until this round, and its "delta"; None where examples are not private.
     """
 
     round: int
@@ -68,11 +71,13 @@ class RoundRecord:
     federated: ClientScores | None = None
     bytes_down: int = 0
     bytes_up: int = 0
+    uplink: Mapping[str, float] | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     simulated_seconds: float | None = None
     staleness: Mapping[str, float] | None = None
     privacy: Spending | None = None
     checkpoint: int | None = None
+    example_privacy: Mapping[str, float] | None = None
 
     def participation(self) -> float:
         """Share of the selected clients whose update counted; 1 where none was selected."""
@@ -93,9 +98,11 @@ class RoundRecord:
             "central": None if self.central is None else dict(self.central),
             "federated": None if self.federated is None else self.federated.summary(),
             "bytes": {"down": self.bytes_down, "up": self.bytes_up},
+            "uplink": None if self.uplink is None else dict(self.uplink),
             "seconds": dict(self.seconds),
             "simulated-seconds": self.simulated_seconds,
             "staleness": None if self.staleness is None else dict(self.staleness),
             "privacy": None if self.privacy is None else self.privacy.to_json(),
             "checkpoint": self.checkpoint,
+            "example-privacy": None if self.example_privacy is None else dict(self.example_privacy),
         }

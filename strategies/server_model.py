@@ -11,6 +11,7 @@ from flwr.app import ArrayRecord
 from strategies import wire
 from strategies.composition import Composition
 from strategies.layout import ModelLayout
+from strategies.privacy import participations
 from strategies.privacy.budget import Budget, account
 from strategies.privacy.noise import NoiseSource, system_noise
 from strategies.privacy.spending import Spending
@@ -73,6 +74,12 @@ class ServerModel:
         """
         ledger = account(round, self.composition, budget, self.states.ledger, clients, cohort)
         self.states = replace(self.states, ledger=ledger)
+
+    def take_down(self, budget: Budget, clients: Collection[str]) -> None:
+        """Count clients as asked, of which no round has told, where the budget wants that to be known."""
+        if budget.by_client:
+            ledger = {**self.states.ledger, **participations.after(self.states.ledger, clients)}
+            self.states = replace(self.states, ledger=ledger)
 
     def spending(self, budget: Budget) -> Spending | None:
         """Return what all rounds that were accounted come to, and how the next one is noised; None without privacy."""

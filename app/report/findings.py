@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from app.report.example_privacy import sentences as of_examples
 from app.report.reading import Round, Run
 from app.report.series import Curve, curve, of
 from app.units import human_bytes, human_seconds, percent
@@ -55,7 +56,7 @@ def notes(run: Run) -> list[str]:
     if (attack := str(run.config.get("attack", "none"))) != "none":
         share = 100 * float(run.config.get("attackers", 0.0))
         found.append(f"{share:g} % of the clients attack ({attack}), those that attackers.json names.")
-    found += [f"The run {caveat}." for caveat in _caveats(run)]
+    found += [*(f"The run {caveat}." for caveat in _caveats(run)), *of_examples(run)]
     banned = [record.number for record in run.rounds if record.banned]
     if banned:
         found.append(f"Clients were banned in {_plural(len(banned), 'round')}: {_some(banned)}.")

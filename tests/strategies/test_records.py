@@ -85,6 +85,7 @@ def test_a_line_of_metrics_by_hand() -> None:
         staleness={"mean": 0.5, "largest": 2.0},
         privacy=Spending(1.5, 1e-5, "RDP", "replace one", "fixed", 0.1, 2, 0.5, {"clipping-norm": 3.0}, "is none"),
         checkpoint=1,
+        example_privacy={"epsilon": 2.5, "delta": 1e-4},
     )
     assert record.to_json() == {
         "round": 2,
@@ -105,6 +106,7 @@ def test_a_line_of_metrics_by_hand() -> None:
             "accuracy-worst-10": 0.5,
         },
         "bytes": {"down": 10, "up": 20},
+        "uplink": None,
         "seconds": {"train": 0.5, "total": 1.0},
         "simulated-seconds": 90.0,
         "staleness": {"mean": 0.5, "largest": 2.0},
@@ -121,6 +123,7 @@ def test_a_line_of_metrics_by_hand() -> None:
             "caveat": "is none",
         },
         "checkpoint": 1,
+        "example-privacy": {"epsilon": 2.5, "delta": 1e-4},
     }
 
 

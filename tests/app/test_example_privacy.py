@@ -1,0 +1,100 @@
+"""DP-SGD in a run: what it has cost is counted by who was asked, told in every round, and left in a table."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.compose import example_level
+from app.config import RunConfig
+from app.example_privacy import read_table
+from app.report.build import write_report
+from strategies.privacy.example_level import summary
+from strategies.records import RoundRecord
+from tests.app.inline_runs import SMALL, Left, start
+
+PRIVATE: dict[str, Any] = {**SMALL, "dp-sgd-clip": 1.0, "dp-sgd-noise-multiplier": 2.0, "dp-sgd-delta": 1e-4}
+
+
+def run(runs_dir: Path, **changes: object) -> tuple[Left, list[RoundRecord]]:
+    records: list[RoundRecord] = []
+    keys = {key.replace("_", "-"): value for key, value in changes.items()}
+    return start(runs_dir, {**PRIVATE, **keys}, observers=[records.append]), records
+
+
+def table(left: Left) -> dict[str, dict[str, str]]:
+    with left.directory.example_privacy.open(encoding="utf-8") as file:
+        return {row["client"]: row for row in csv.DictReader(file)}
+
+
+def test_each_client_pays_for_the_rounds_in_which_it_was_asked(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    left, records = run(tmp_path, num_rounds=3)
+    asked = [client for record in records for client in record.selected]
+    level = example_level(RunConfig.from_run_config(PRIVATE))
+    assert level is not None
+    population = left.json("population.json")
+    rows = table(left)
+    for client, examples in zip(population["clients"], population["examples"], strict=True):
+        expected = level.epsilons(examples, asked.count(client)).rdp
+        row = rows[client]
+        assert (int(row["examples"]), int(row["participations"])) == (examples, asked.count(client))
+        assert float(row["epsilon"]) == pytest.approx(expected)
+    found = read_table(left.directory.example_privacy)
+    assert [cost.client for cost in found] == list(rows)
+    assert found == sorted(found, key=lambda cost: -cost.epsilon)
+    said = summary(found, 1e-4)
+    assert said in caplog.text
+    assert said.split("(")[0] in " ".join(write_report([left.directory.path]).read_text().split())
+
+
+def test_every_round_tells_the_highest_epsilon_so_far(tmp_path: Path) -> None:
+    left, records = run(tmp_path, num_rounds=3)
+    told = [line["example-privacy"] for line in left.records()]
+    assert told[0] == {"epsilon": 0.0, "delta": 1e-4}
+    epsilons = [one["epsilon"] for one in told]
+    assert epsilons == sorted(epsilons) and epsilons[1] > 0
+    assert epsilons[-1] == read_table(left.directory.example_privacy)[0].epsilon
+    assert records[-1].example_privacy == told[-1]
+    assert all(line["privacy"] is None for line in left.records())  # that is of whole clients
+
+
+@pytest.mark.parametrize("strategy", ["dp-fedavg", "fedbuff"])
+def test_beside_the_privacy_of_clients_and_without_rounds(tmp_path: Path, strategy: str) -> None:
+    changes = {"buffer-size": 2} if strategy == "fedbuff" else {"noise-multiplier": 2.0}
+    left, _ = run(tmp_path, strategy=strategy, **changes)
+    rows = read_table(left.directory.example_privacy)
+    times = sum(row.participations for row in rows)
+    if strategy == "dp-fedavg":
+        assert times == sum(line["selected"] for line in left.records())
+        assert left.records()[-1]["privacy"]["epsilon"] > 0
+    else:
+        assert times >= sum(line["selected"] for line in left.records()) == 4
+
+
+def test_no_noise_says_no_privacy(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    left, records = run(tmp_path, dp_sgd_noise_multiplier=0.0, num_rounds=1, clients_per_round=0)
+    assert all(cost.epsilon == math.inf for cost in read_table(left.directory.example_privacy))
+    assert "infinite (no privacy)" in caplog.text
+    assert records[-1].example_privacy == {"epsilon": math.inf, "delta": 1e-4}
+
+
+def test_without_it_there_is_nothing_to_tell(tmp_path: Path) -> None:
+    left = start(tmp_path, SMALL)
+    assert not left.directory.example_privacy.exists()
+    assert all(line["example-privacy"] is None for line in left.records())
+
+
+def test_a_table_that_cannot_be_read_is_said_on_the_page(tmp_path: Path) -> None:
+    left, _ = run(tmp_path, num_rounds=1)
+    left.directory.example_privacy.write_text("client,examples\na,many\n", encoding="utf-8")
+    page = write_report([left.directory.path]).read_text(encoding="utf-8")
+    assert "cannot be read from example-privacy.csv" in page
