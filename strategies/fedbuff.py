@@ -133,22 +133,17 @@ class BufferedStrategy(FederatedStrategy):
         if not drawn:
             return
         self.model.take_down(self.rules.budget, drawn)
-        self._launch(population, drawn, dict.fromkeys(drawn, origin))
+        due, loads = slots.clock() + self._timeout, population.loads(list(drawn))
+        nodes = population.assign(list(drawn), slots.loads())
+        flights = [
+            Flight(client, node, loads[client], population.described([client]), origin, due)
+            for node, clients in nodes.items()
+            for client in clients
+        ]
+        requests = [(flight, self._request(flight, drawn[flight.client])) for flight in flights]
+        slots.launch(sorted(requests, key=lambda request: request[0].client))
 
-    def _launch(self, population: Population, drawn: Mapping[str, int], origins: Mapping[str, Origin]) -> None:
-        """Let clients begin now, each as one of the cohort that it was drawn in and from its own model."""
-        slots, loads = self._slots, population.loads(list(drawn))
-        now, nodes = slots.clock(), population.assign(list(drawn), slots.loads())
-        hosted = [(client, node) for node, clients in nodes.items() for client in clients]
-        due = now + self._timeout
-        requests = []
-        for client, node in sorted(hosted):
-            described, origin = population.described([client]), origins[client]
-            flight = Flight(client, drawn[client], node, loads[client], described, origin, now, due)
-            requests.append((flight, self._request(flight)))
-        slots.launch(requests)
-
-    def _request(self, flight: Flight) -> Message:
+    def _request(self, flight: Flight, cohort: int) -> Message:
         """Write to one client; the cohort it was drawn in stands for the round, as its seed must differ every time."""
         origin = flight.origin
         timeout = self._timeout + GRACE
