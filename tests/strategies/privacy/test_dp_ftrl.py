@@ -66,6 +66,14 @@ def test_the_noise_is_that_of_the_correlation_however_many_come(kind: TreeNoise 
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_the_noise_of_a_larger_cohort_is_as_many_times_less(kind: TreeNoise | BandedNoise) -> None:
+    own, larger = (DPFTRL(4, 1.5, correlated=kind, noise_cohort_size=size) for size in (0, 12))
+    (noise, _), (less, _) = (released(rule, 1, [], {}) for rule in (own, larger))
+    np.testing.assert_allclose(less, noise / 3, rtol=1e-6)
+    assert larger.told({})["noise-deviation"] == pytest.approx(own.told({})["noise-deviation"] / 3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_noise_on_prefix_sums_has_the_deviation_that_is_accounted(kind: TreeNoise | BandedNoise) -> None:
     """Of 1e5 numbers; a fixed seed, three deviations of the estimate being 0.7 %."""
     rule, state, model = DPFTRL(4, 1.5, 2.0, correlated=kind), {}, np.zeros(100_000)
