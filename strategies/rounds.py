@@ -35,7 +35,7 @@ NO_MEANS = frozenset({wire.NUM_EXAMPLES, wire.STEPS, WITHIN})  # numbers of whic
 NOBODY_CONNECTED = "no node with clients was connected"
 NOBODY_ONLINE = "no client is online, and none will ever be ('availability', 'availability-trace')"
 NOBODY_ALLOWED = "every client that is or will be online is banned ('ban-after', 'ban-rounds')"
-NOBODY_DRAWN = "chance has drawn no client ('selection' 'poisson': the larger 'clients-per-round', the rarer that is)"
+NOBODY_DRAWN = "chance has drawn no client ('selection': the larger 'clients-per-round', the rarer that is)"
 
 
 @dataclass
