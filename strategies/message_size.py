@@ -62,6 +62,13 @@ class ByteCounter:
         return tree.sizes
 
 
+def size_of(array: Array) -> int:
+    """Return the size of an array alone, as Flower sends it in a message."""
+    tree = _Tree()
+    tree._array(array)
+    return sum(tree.sizes.values())
+
+
 @dataclass
 class _Tree:
     """The objects met so far: their numbers by what is written of them, and their sizes by number.

@@ -45,8 +45,8 @@ class ClientScores:
 class RoundRecord:
     """One round, as measured. ``round`` counts from 1; round 0 is the evaluation of the initial weights.
 
-    ``bytes_down`` and ``bytes_up`` are the sizes of the messages as Flower serializes them. ``uplink`` holds how many of
-    them a client's update takes, the "mean" and the "largest", and what a "dense" one would; None where none came.
+    ``bytes_down`` and ``bytes_up`` are the sizes of the messages as Flower serializes them. ``uplink`` holds how many
+    of them a client's update takes, the "mean" and the "largest", and what a "dense" one would; None where none came.
     ``seconds`` maps a phase ("select", "train", "aggregate", "evaluate-federated", "evaluate-central", "total") to its
     duration in seconds.
     ``rejected`` counts the selected clients whose update did not count, by reason; ``banned`` those that could not be

@@ -15,6 +15,7 @@ from strategies import wire
 from strategies.exchange import NOT_SENT, Exchange
 from strategies.population import Population
 from strategies.seeding import child_seed
+from strategies.uplink import Uplink
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +83,7 @@ class Correspondence:
     requests: list[tuple[Message, list[str]]]
     bytes_down: int = 0
     bytes_up: int = 0
+    uplink: Uplink = field(default_factory=Uplink)
     _open: dict[str, list[str]] | None = None
 
     @property
@@ -105,13 +107,15 @@ class Correspondence:
         A reply to something else, or a second one to the same message, is logged and ignored.
         """
         for reply in replies:
-            self.bytes_up += bytes_of(reply)
+            size = bytes_of(reply)
+            self.bytes_up += size
             if self._open is None:  # ids are given when messages are sent: a lazy iterable does so before its first
                 self._open = {message.metadata.message_id: clients for message, clients in self.requests}
             asked = self._open.pop(reply.metadata.reply_to_message_id, None)
             if asked is None:
                 logger.warning("Ignored a reply that answers no open message of this round")
                 continue
+            self.uplink.add(reply, len(asked), size)
             yield reply, asked
 
     def unanswered(self) -> list[str]:

@@ -67,6 +67,7 @@ class RoundProgress:
     withheld: bool = False  # whether what clients report is not to be told
     bytes_down: int = 0
     bytes_up: int = 0
+    uplink: Mapping[str, float] | None = None  # bytes of a client's update
     skipped: str = ""  # why the round is skipped
     first_rejection: Rejection | None = None  # the first unusual one, where there is any
     unusual: int = 0  # rejections for which there should be no reason
@@ -201,6 +202,7 @@ class RoundProgress:
             federated=federated,
             bytes_down=self.bytes_down,
             bytes_up=self.bytes_up,
+            uplink=self.uplink,
             seconds={**self.seconds, "total": time.perf_counter() - self.started},
             simulated_seconds=self.simulated_seconds,
             staleness=_spread(self.staleness),
@@ -235,6 +237,7 @@ class RoundInFlight:
             if progress.complete:
                 break
         progress.reject_unanswered(self.letters.unanswered())
+        progress.uplink = self.letters.uplink.told(self.weights.flat)
         return step
 
 

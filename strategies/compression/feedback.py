@@ -103,6 +103,10 @@ class ErrorFeedback:
         velocity = np.float32(self.momentum) * kept[1] + delta
         return np.stack([kept[0] + velocity, velocity])
 
+    def keep(self, turn: Turn, kept: Rows) -> None:
+        """Go on with what the client has, whether or not this round counts."""
+        turn.save({COUNTED: kept, LOST: kept})
+
     def remember(self, turn: Turn, total: Rows, sent: FloatVector) -> None:
         """Keep what is left of ``total`` once ``sent`` of it has counted, and all of it in case it does not."""
         left = total.copy()

@@ -6,7 +6,6 @@ client, and inside of the packing: delta -> clip -> noise -> compress -> pack.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -14,18 +13,20 @@ from flwr.app import ConfigRecord, Context, Message
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from strategies import wire
+from strategies.admission import norm
 from strategies.client_state import ClientStates, StatesOf, Turn
 from strategies.compression import payload
 from strategies.compression.codec import Codec, Dense
+from strategies.compression.compressed import LARGEST
 from strategies.compression.feedback import FEEDBACK, MOMENTUM, ErrorFeedback, asked_codec
 from strategies.compression.registry import DEFAULTS
 from strategies.errors import StrategyError
-from strategies.fixed_point import largest_absolute
 from strategies.layout import ModelLayout
 from strategies.privacy.clipping import NORM, PREFIX, Clipping, asked
 from strategies.privacy.local_dp import DEVIATION, longest
 from strategies.updates import AnyArray, FloatVector, Update
 
+LONGEST = LARGEST / 2  # norm of an update to which what was left out can be added without being infinite
 KEYS = frozenset({*DEFAULTS, FEEDBACK, MOMENTUM})
 
 
@@ -89,23 +90,34 @@ class Writer:
     def _feed_back(self, codec: ErrorFeedback, delta: FloatVector, turn: Turn) -> AnyArray:
         """Write an update with what was left out before, and remember what is left out now.
 
-        What cannot be sent, as it is not finite, is not remembered either: it would be in all later updates.
+        One that the server believes of no client, as it is not finite or too long, is sent alone, and nothing of it is
+        remembered: it would be in all later updates.
         """
-        total = codec.added(codec.recall(turn, self.layout.size), delta)
+        kept = codec.recall(turn, self.layout.size)
+        if not self._believable(delta):
+            codec.keep(turn, kept)
+            return self._encode(delta)
+        total = codec.added(kept, delta)
         written = self._encode(self._believed(total[0]))
         sent = codec.decode(written, self.layout.size, self._round_seed)
-        if math.isfinite(largest_absolute(sent)):
-            codec.remember(turn, total, self._counted(sent))
+        codec.remember(turn, total, self._counted(sent))
         return written
 
     @property
     def _round_seed(self) -> int:
         return int(wire.number(self.config, wire.CODEC_SEED))
 
+    @property
+    def _most(self) -> float:
+        """The largest norm that is believed ('max-update-norm'): under privacy the server clips instead."""
+        return LONGEST if asked(self.config) else wire.limits_of(self.config).max_norm or LONGEST
+
+    def _believable(self, delta: FloatVector) -> bool:
+        return norm(delta) <= self._most  # false for NaN
+
     def _believed(self, total: FloatVector) -> FloatVector:
-        """Return as much of it as the server believes a client ('max-update-norm'): the rest is sent later."""
-        most = 0.0 if asked(self.config) else wire.limits_of(self.config).max_norm
-        return Clipping(most).clip(Update("", total, 1.0), self.layout).delta if most else total
+        """Return as much of it as is believed: the rest is sent later."""
+        return Clipping(self._most).clip(Update("", total, 1.0), self.layout).delta
 
     def _counted(self, sent: FloatVector) -> FloatVector:
         """Return what counts of an update that was decoded: under privacy the server clips it once more."""
@@ -113,5 +125,5 @@ class Writer:
         if clipping is None:
             return sent
         private = (key for key in (NORM, DEVIATION) if PREFIX + key in self.config)
-        norm = longest({key: wire.number(self.config, PREFIX + key) for key in private}, self.layout.size)
-        return replace(clipping, norm=norm).clip(Update("", sent, 1.0), self.layout).delta
+        bound = longest({key: wire.number(self.config, PREFIX + key) for key in private}, self.layout.size)
+        return replace(clipping, norm=bound).clip(Update("", sent, 1.0), self.layout).delta
