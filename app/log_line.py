@@ -50,7 +50,7 @@ def _learning(record: RoundRecord) -> list[str]:
 def _privacy(spent: Spending) -> str:
     if not math.isfinite(spent.epsilon):
         return "NO PRIVACY"
-    text = f"epsilon {spent.epsilon:.3g} by {spent.accountant}"
+    text = f"epsilon {spent.epsilon_in_words} by {spent.accountant}"
     return f"{text} ({spent.caveat})" if spent.caveat else text
 
 

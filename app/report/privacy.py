@@ -19,25 +19,19 @@ from strategies.privacy.spending import Spending
 Section = dict[str, Any]
 
 
-def spent(run: Run) -> Spending | None:
-    """Return what all rounds of a run came to; None without differential privacy."""
-    return next((record.privacy for record in reversed(run.rounds) if record.privacy is not None), None)
-
-
 def figures(runs: Sequence[Run]) -> list[list[Figure]]:
     """Return a headline figure for each run, or none at all where no run was private."""
-    if all(spent(run) is None for run in runs):
+    if all(run.spent is None for run in runs):
         return [[] for _ in runs]
-    return [[_figure(spent(run))] for run in runs]
+    return [[_figure(run.spent)] for run in runs]
 
 
 def section(slug: str, run: Run) -> Section | None:
     """Return what the page says and shows of a private run; ``slug`` keeps its charts' ids apart from other runs'."""
-    last = spent(run)
-    if last is None:
+    if run.spent is None:
         return None
     charts = (epsilon_chart(f"{slug}-epsilon", run), norm_chart(f"{slug}-norm", run))
-    return {"meaning": last.meaning, "charts": [chart for chart in charts if chart is not None]}
+    return {"meaning": run.spent.meaning, "charts": [chart for chart in charts if chart is not None]}
 
 
 def epsilon_chart(name: str, run: Run) -> Chart | None:
@@ -70,7 +64,7 @@ def _figure(last: Spending | None) -> Figure:
     if last is None:
         return Figure("Epsilon", NONE, "no differential privacy")
     if not math.isfinite(last.epsilon):
-        return Figure("Epsilon", "no privacy", "there is no noise")
+        return Figure("Epsilon", last.epsilon_in_words, "there is no noise")
     left = "" if last.left is None else f", {last.left:.3g} left"
     detail = last.caveat or f"delta {last.delta:g}, by {last.accountant}{left}"
-    return Figure("Epsilon", f"{last.epsilon:.3g}", detail)
+    return Figure("Epsilon", last.epsilon_in_words, detail)

@@ -89,6 +89,11 @@ class Run:
         """The rounds of training: all but round 0, the evaluation of the initial model."""
         return tuple(record for record in self.rounds if record.number > 0)
 
+    @property
+    def spent(self) -> Spending | None:
+        """What all rounds came to; None without differential privacy."""
+        return next((record.privacy for record in reversed(self.rounds) if record.privacy is not None), None)
+
 
 @dataclass
 class _Reader:

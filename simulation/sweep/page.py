@@ -102,7 +102,11 @@ def _notes(plan: Plan, results: Sequence[Result]) -> list[str]:
         if result.state in ("failed", "crashed"):
             reasons.setdefault(result.configuration.outcome.reason, []).append(result.label)
     found += [f"{_some(labels)} failed: {reason}" for reason, labels in reasons.items()]
-    return found
+    caveats: dict[str, list[str]] = {}
+    for result in results:
+        if result.privacy is not None and result.privacy.caveat:
+            caveats.setdefault(result.privacy.caveat, []).append(result.label)
+    return found + [f"{_some(labels)}: the run {caveat}." for caveat, labels in caveats.items()]
 
 
 def _curves(plan: Plan, results: Sequence[Result]) -> list[Chart]:
@@ -131,15 +135,19 @@ def _legend(keys: Sequence[Key]) -> list[Key]:
 
 
 def _head(plan: Plan, results: Sequence[Result]) -> list[str]:
+    epsilon = ["epsilon"] if _private(results) else []
     clock = ["simulated time"] if _simulated(results) else []
-    return ["", *plan.keys, plan.metric.title, "seeds, lowest to highest", "rounds", *clock, "wall time", "ended"]
+    figures = [plan.metric.title, "seeds, lowest to highest", *epsilon, "rounds", *clock, "wall time"]
+    return ["", *plan.keys, *figures, "ended"]
 
 
 def _row(plan: Plan, results: Sequence[Result], rank: int) -> dict[str, Any]:
     result = results[rank]
     clock = [human_seconds(result.spent("simulated"))] if _simulated(results) else []
     values = [plain(result.configuration.values[key]) for key in plan.keys]
-    figures = [_value(plan, result), _spread(plan, result), str(result.rounds), *clock, human_seconds(result.seconds)]
+    epsilon = [NONE if result.privacy is None else result.privacy.epsilon_in_words] if _private(results) else []
+    spent = [str(result.rounds), *clock, human_seconds(result.seconds)]
+    figures = [_value(plan, result), _spread(plan, result), *epsilon, *spent]
     return {"key": keys_of(results)[rank], "rank": rank + 1, "cells": [*values, *figures], "state": result.state}
 
 
@@ -170,6 +178,10 @@ def _spread(plan: Plan, result: Result | None) -> str:
     if result is None or result.spread is None:
         return ""
     return " to ".join(show(value, plan.metric.unit) for value in result.spread)
+
+
+def _private(results: Sequence[Result]) -> bool:
+    return any(result.privacy is not None for result in results)
 
 
 def _simulated(results: Sequence[Result]) -> bool:

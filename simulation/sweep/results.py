@@ -17,6 +17,7 @@ from app.report.series import Over, positions
 from app.run_directory import to_toml
 from simulation.sweep.plan import Plan
 from simulation.sweep.study import Configuration, Ended
+from strategies.privacy.spending import Spending
 
 _STATES = ("completed", "pruned", "failed", "crashed")
 
@@ -52,6 +53,12 @@ class Result:
     def runs(self) -> list[Run]:
         """What its runs have left."""
         return [each.run for each in self.configuration.ended if each.run is not None]
+
+    @property
+    def privacy(self) -> Spending | None:
+        """What that of its runs came to which cost the most privacy; None where none was private."""
+        paid = (run.spent for run in self.runs if run.spent is not None)
+        return max(paid, key=lambda found: found.epsilon, default=None)
 
     @property
     def seconds(self) -> float:
@@ -118,11 +125,14 @@ def _result(plan: Plan, configuration: Configuration) -> Result:
 
 def _result_rows(plan: Plan, results: Sequence[Result]) -> list[list[Any]]:
     head = ["rank", "trial", *plan.keys, "state", f"{plan.metric.name}-median", "lowest", "highest", "seeds", "rounds"]
-    rows: list[list[Any]] = [[*head, "seconds", "simulated-seconds", "bytes", "reason"]]
+    private = ["epsilon", "delta", "privacy-caveat"] if any(result.privacy for result in results) else []
+    rows: list[list[Any]] = [[*head, *private, "seconds", "simulated-seconds", "bytes", "reason"]]
     for rank, result in enumerate(results, start=1):
         tried, low_high = result.configuration, result.spread or (result.median, result.median)
-        figures = [result.median, *low_high, len(tried.ended), result.rounds, round(result.seconds, 3)]
-        spent = [result.spent("simulated"), int(result.spent("bytes"))]
+        figures: list[Any] = [result.median, *low_high, len(tried.ended), result.rounds]
+        if private:
+            figures += ["", "", ""] if (paid := result.privacy) is None else [paid.epsilon, paid.delta, paid.caveat]
+        spent = [round(result.seconds, 3), result.spent("simulated"), int(result.spent("bytes"))]
         values = [tried.values[key] for key in plan.keys]
         rows.append([rank, tried.number, *values, result.state, *figures, *spent, tried.outcome.reason])
     return rows

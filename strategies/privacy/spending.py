@@ -83,6 +83,11 @@ class Spending:
             caveat=caveat,
         )
 
+    @property
+    def epsilon_in_words(self) -> str:
+        """Epsilon to three digits; without noise there is none."""
+        return f"{self.epsilon:.3g}" if math.isfinite(self.epsilon) else "no privacy"
+
     def to_json(self) -> dict[str, Any]:
         """Return plain values with keys in kebab-case; "epsilon-left" and "caveat" only where there is one."""
         return {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.report.privacy import epsilon_chart, norm_chart, spent
+from app.report.privacy import epsilon_chart, norm_chart
 from app.report.reading import read_run
 from app.run_directory import RunDirectory, Scalar
 from strategies.privacy.spending import Spending
@@ -34,8 +34,7 @@ def private(
 
 def test_what_was_spent_is_read_back_as_it_was_told(tmp_path: Path) -> None:
     directory = private(tmp_path, [1.5, 2.25], [1.0, 0.9], budget=4.0)
-    found = spent(read_run(directory.path))
-    assert found == replace(
+    assert read_run(directory.path).spent == replace(
         PAID,
         epsilon=2.25,
         releases=2,
@@ -101,4 +100,4 @@ def test_a_line_whose_privacy_cannot_be_read_is_left_out_with_a_note(tmp_path: P
     directory.metrics.write_text("\n".join([*lines, json.dumps({**json.loads(last), "privacy": spoilt})]) + "\n")
     run = read_run(directory.path)
     assert run.notes == ("Line 3 of metrics.jsonl cannot be read and is left out.",)
-    assert (found := spent(run)) is not None and found.epsilon == 1.5
+    assert run.spent is not None and run.spent.epsilon == 1.5

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from simulation.sweep.page import render
 from simulation.sweep.plan import Plan
 from simulation.sweep.results import Result, best_of, middle_run, ranked, write_results
 from simulation.sweep.scales import scale_of
+from strategies.privacy.spending import Spending
 from tests.app.test_report import Page, flat
 from tests.simulation.sweep_runner import REPOSITORY, FakeRunner, best_accuracy, plan_of, sweep
 
@@ -256,6 +258,38 @@ def test_simulated_seconds_take_the_place_of_time(tmp_path: Path) -> None:
     assert "Central accuracy over simulated time" in text
     assert "Central accuracy over time" not in text
     assert "2 h 00 min" in text
+
+
+class Private(FakeRunner):
+    """Epsilon is the number of the round over the batch size, or there is no noise at a learning rate of 1."""
+
+    def record(self, config: RunConfig, number: int) -> Any:
+        free = config.learning_rate == 1.0
+        epsilon, caveat = (math.inf, "has no privacy") if free else (number / config.batch_size, "")
+        spent = Spending(epsilon, 1e-5, "PLD", "add or remove one", "poisson", 0.1, number, caveat=caveat)
+        return replace(super().record(config, number), privacy=spent if number else None)
+
+
+def test_what_private_runs_have_spent_stands_beside_what_they_reached(tmp_path: Path) -> None:
+    plan, results = results_of(tmp_path, runner=Private(final=noisy))
+    found = {(result.label, result.privacy.epsilon_in_words) for result in results if result.privacy}
+    assert ("learning-rate 0.1 · batch-size 5", "2") in found and (
+        "learning-rate 1.0 · batch-size 10",
+        "no privacy",
+    ) in found
+    text = flat(page(tmp_path, plan, results).text)
+    assert "learning-rate 1.0 · batch-size 5 and 1 more: the run has no privacy." in text and "epsilon" in text
+    write_results(tmp_path, plan, results)
+    rows = list(csv.DictReader((tmp_path / "results.csv").open()))
+    told = {(row["learning-rate"], row["batch-size"]): (row["epsilon"], row["privacy-caveat"]) for row in rows}
+    assert told["0.01", "10"] == ("1.0", "") and told["1.0", "5"] == ("inf", "has no privacy")
+
+
+def test_without_privacy_a_sweep_does_not_speak_of_it(tmp_path: Path) -> None:
+    plan, results = results_of(tmp_path)
+    assert "epsilon" not in page(tmp_path, plan, results).text
+    write_results(tmp_path, plan, results)
+    assert "epsilon" not in (tmp_path / "results.csv").read_text()
 
 
 def test_the_example_of_the_readme_lies_there() -> None:
