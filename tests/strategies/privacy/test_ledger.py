@@ -86,7 +86,7 @@ def test_training_stops_before_the_release_that_would_exceed() -> None:
 
 def test_a_budget_that_is_spent_at_resume() -> None:
     spent = stored(Ledger().after(ROUND, 60))
-    with pytest.raises(StrategyError, match=r"budget is spent: after 60 rounds epsilon is \d.*'budget-epsilon' 2"):
+    with pytest.raises(StrategyError, match=r"budget is spent: after 60 releases epsilon is \d.*'budget-epsilon' 2"):
         spent.check(ROUND, 2.0, DELTA)
     spent.check(ROUND, 100.0, DELTA)
 
