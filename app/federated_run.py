@@ -90,7 +90,8 @@ class FederatedRun:
     """A run in progress. ``rounds`` counts the finished ones; ``last`` is the record of the latest central evaluation.
 
     ``observers`` are told of each round after the run's own sinks, and may raise to end the run. The accuracy on what
-    ``probes`` make of the task's data is reported under their names, beside that on the central test set.
+    ``probes`` make of the task's data is reported under their names, beside that on the central test set. ``at_end``
+    is called once the model is saved, before the report is written.
     """
 
     config: RunConfig
@@ -98,6 +99,7 @@ class FederatedRun:
     observers: Sequence[Observer] = ()
     output: Output = Output()
     probes: Mapping[str, Probe] = field(default_factory=dict)
+    at_end: Sequence[Callable[[], None]] = ()
     rounds: int = 0
     last: RoundRecord | None = None
     resumed_after: list[int] = field(default_factory=list)  # rounds, once for each process but the first
@@ -175,6 +177,8 @@ class FederatedRun:
             for sink in sinks:
                 sink.close()
         self._save_model(result.arrays)
+        for finish in self.at_end:
+            finish()
 
     def _journal(self, checkpoints: Checkpoints, sinks: Sequence[Sink], left: Snapshot | None) -> RunJournal:
         def settle() -> None:

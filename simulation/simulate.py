@@ -14,7 +14,6 @@ import logging
 import os
 import threading
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -31,7 +30,7 @@ from simulation import cluster
 from simulation.adversaries.briefing import BriefedGrid
 from simulation.adversaries.members import attackers_of
 from simulation.adversaries.registry import probes_of
-from simulation.audit.auditor import audited
+from simulation.audit.auditor import audit
 from simulation.audit.canary_client import canaries_of
 from simulation.inline import InlineGrid
 from simulation.resources import Footprint, Wish, place
@@ -113,8 +112,9 @@ class Simulation:
         if attackers := attackers_of(config):
             run.directory.write_attackers(config.attack, attackers)
             logger.info("%d clients attack (%s): %s names them", len(attackers), config.attack, run.directory.attackers)
-        with audited(run) if config.canaries else nullcontext():
-            run.run(grid)
+        if config.canaries:
+            audit(run)
+        run.run(grid)
         return run
 
     def grid(self, config: RunConfig) -> Grid:

@@ -19,6 +19,7 @@ from strategies.privacy.spending import Spending
 Parsed = TypeVar("Parsed")
 
 DECILES = 11
+UNKNOWN_AUDIT = "what its canaries have proved is not known"
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,10 @@ class Population:
 
 @dataclass(frozen=True)
 class Run:
-    """All that is known of a run. ``notes`` say what was missing or unreadable, a sentence each."""
+    """All that is known of a run. ``notes`` say what was missing or unreadable, a sentence each.
+
+    ``audit`` is what canaries have proved, in a sentence; "" where the run had none.
+    """
 
     name: str
     path: Path
@@ -83,6 +87,7 @@ class Run:
     rounds: tuple[Round, ...]
     evaluations: tuple[Evaluation, ...]
     notes: tuple[str, ...]
+    audit: str = ""
 
     @property
     def trained(self) -> tuple[Round, ...]:
@@ -150,8 +155,13 @@ def _read(reader: _Reader) -> Run:
         population=reader.optional(directory.population, _population, None, "the population is not known"),
         rounds=tuple(rounds[number] for number in sorted(rounds)),
         evaluations=evaluations,
+        audit=reader.optional(directory.audit, _meaning, "", UNKNOWN_AUDIT) if directory.audit.is_file() else "",
         notes=tuple(reader.notes),
     )
+
+
+def _meaning(audit: Any) -> str:
+    return str(audit["meaning"])
 
 
 def _config(path: Path) -> Mapping[str, Any]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from app.federated_run import FederatedRun
 from simulation.audit.canary_client import canaries_of
@@ -21,15 +19,11 @@ logger = logging.getLogger(__name__)
 EACH = 1 - (1 - CONFIDENCE) / 2  # confidence of either bound, so that both hold together with the whole
 
 
-@contextmanager
-def audited(run: FederatedRun) -> Iterator[None]:
-    """Watch a run of which canaries are a part; once it is completed, ``audit.json`` is in its directory."""
+def audit(run: FederatedRun) -> None:
+    """Audit a run, which has not begun yet and of which canaries are a part: it leaves ``audit.json``."""
     auditor = _Auditor(run)
     run.observers = (*run.observers, auditor.see)
-    yield
-    outcome = auditor.outcome()
-    run.directory.write_audit(outcome.to_json())
-    logger.info("Audit: %s", outcome.sentence())
+    run.at_end = (*run.at_end, auditor.tell)
 
 
 class _Auditor:
@@ -46,8 +40,13 @@ class _Auditor:
         else:
             self._watch.see(self._weights())
 
-    def outcome(self) -> Outcome:
-        """Return what has been found; StrategyError where the model has not moved."""
+    def tell(self) -> None:
+        """Write down what has been found, and say it; StrategyError where the model has not moved."""
+        outcome = self._outcome()
+        self._run.directory.write_audit(outcome.to_json())
+        logger.info("Audit: %s", outcome.sentence())
+
+    def _outcome(self) -> Outcome:
         if self._watch is None:
             raise RuntimeError("The run was audited before its first round.")
         config, watch, ledger = self._run.config, self._watch, self._run.ledger

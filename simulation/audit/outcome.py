@@ -49,6 +49,7 @@ class Outcome:
             **{name: getattr(self, name) for name in ("canaries", "weights", "rounds", "delta", "confidence")},
             "promised": promised,
             **{name: vars(finding) for name, finding in findings.items()},
+            "meaning": self.sentence(),
         }
 
     @classmethod

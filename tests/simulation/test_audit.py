@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ from app.federated_run import FederatedRun
 from app.run_directory import RunDirectory
 from app.world_keys import refuse_world
 from simulation import cli
-from simulation.audit.auditor import audited
+from simulation.audit import auditor
 from simulation.audit.canary_client import app, canaries_of, clients_and_canaries
 from simulation.audit.command import judged
 from simulation.audit.outcome import Outcome
@@ -45,8 +46,8 @@ def audit(folder: Path, nodes: int = 1, **changes: Any) -> Left:
     keys = {key.replace("_", "-"): value for key, value in changes.items()}
     config = RunConfig.from_run_config({**AUDITED, **keys, "runs-dir": str(folder)})
     run = FederatedRun.of(config)
-    with audited(run):
-        run.run(InlineGrid.of(app, nodes, config.to_run_config()))
+    auditor.audit(run)
+    run.run(InlineGrid.of(app, nodes, config.to_run_config()))
     return Left(run.directory)
 
 
@@ -63,6 +64,7 @@ def test_canaries_are_clients_like_others_and_what_they_prove_is_written_down(tm
     outcome = Outcome.of_json(told)
     assert outcome.promised is not None and outcome.promised.tightest == pytest.approx(accounted)
     assert 0 <= outcome.bound <= accounted and not outcome.broken
+    assert f"Audit: {outcome.sentence()}" in html.unescape(left.directory.report.read_text())
 
 
 def test_the_rate_that_is_accounted_counts_canaries_as_clients(tmp_path: Path) -> None:
