@@ -217,3 +217,76 @@ def test_names_of_files_are_plain_and_of_one_id(left: str, right: str) -> None:
 
 def test_a_readable_part_of_the_id_stays() -> None:
     assert file_name("hospital 2").startswith("hospital-2-")
+
+
+# Of those who build on what did not count.
+
+
+def last(folder: Path, committed: int, number: int) -> tuple[float, bool]:
+    state, counted = states(folder).last("a", committed, number, FRESH)
+    return value_of(state), counted
+
+
+def test_the_last_state_is_told_with_whether_it_counted(tmp_path: Path) -> None:
+    assert last(tmp_path, 0, 1) == (0.0, True)  # nothing has been written
+    kept = states(tmp_path)
+    kept.save("a", 1, written(1.0))
+    assert last(tmp_path, 0, 2) == (1.0, False)
+    assert last(tmp_path, 1, 2) == (1.0, True)
+    kept.save("a", 2, written(2.0))
+    assert last(tmp_path, 1, 5) == (2.0, False)
+    assert last(tmp_path, 2, 5) == (2.0, True)
+    assert last(tmp_path, 1, 2) == (1.0, True)  # of a server that does round 2 again
+
+
+def test_of_states_that_are_built_upon_as_many_are_kept(tmp_path: Path) -> None:
+    kept = states(tmp_path)
+    for number in range(1, 7):
+        last(tmp_path, 0, number)
+        kept.save("a", number, written(number))
+    assert generations(tmp_path) == [4, 5, 6]
+
+
+def test_what_is_older_than_the_last_that_counted_is_never_built_upon_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = states(tmp_path)
+    for number in (1, 2):
+        kept.save("a", number, written(number))
+    (tmp_path / "run" / file_name("a") / "2.npz").unlink()
+    assert last(tmp_path, 2, 3) == (0.0, True)
+    assert "Client a starts anew, as its state of round 2 is missing" in caplog.text
+
+
+def test_where_the_last_state_is_damaged_the_one_before_it_will_do_since_the_last_that_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = states(tmp_path)
+    for number in (1, 2, 3):
+        kept.save("a", number, written(number))
+    (tmp_path / "run" / file_name("a") / "3.npz").write_bytes(b"PK")
+    assert last(tmp_path, 1, 4) == (2.0, False)
+    assert last(tmp_path, 2, 4) == (2.0, True)
+    assert last(tmp_path, 3, 4) == (0.0, True)
+    assert "state of round 3 cannot be used" in caplog.text
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=12))
+def test_nothing_is_lost_and_nothing_taken_twice_whatever_counts(rounds: list[tuple[bool, bool]]) -> None:
+    """Each round brings 1, of which a half is sent: what counted and what is kept are all that was brought."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        kept, committed, sent, brought = ClientStates(Path(folder), durable=False), 0, 0.0, 0.0
+        fresh: State = {"if-counted": np.zeros(1), "if-lost": np.zeros(1)}
+        for number, (answers, counts) in enumerate(rounds, start=1):
+            if not answers:
+                continue
+            state, counted = kept.last("a", committed, number, fresh)
+            total = state["if-counted" if counted else "if-lost"] + 1.0
+            brought += 1.0
+            kept.save("a", number, {"if-counted": total / 2, "if-lost": total})
+            if counts:
+                committed, sent = number, sent + float(total[0]) / 2
+        state, counted = kept.last("a", committed, len(rounds) + 1, fresh)
+        assert sent + float(state["if-counted" if counted else "if-lost"][0]) == brought
