@@ -56,12 +56,8 @@ def notes(run: Run) -> list[str]:
     if (attack := str(run.config.get("attack", "none"))) != "none":
         share = 100 * float(run.config.get("attackers", 0.0))
         found.append(f"{share:g} % of the clients attack ({attack}), those that attackers.json names.")
-<<<<<<< ours
     found += [*(f"The run {caveat}." for caveat in _caveats(run)), *of_examples(run)]
-=======
-    found += [f"The run {caveat}." for caveat in _caveats(run)]
     found += [f"Audit: {run.audit}"] if run.audit else []
->>>>>>> theirs
     banned = [record.number for record in run.rounds if record.banned]
     if banned:
         found.append(f"Clients were banned in {_plural(len(banned), 'round')}: {_some(banned)}.")
