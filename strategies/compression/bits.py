@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from strategies.compression.pieces import Bytes
 
-Words = npt.NDArray[np.uint64]
 Unsigned = npt.NDArray[np.uint8] | npt.NDArray[np.uint32]
 
 GROUP = 8
@@ -80,4 +79,4 @@ def _unpack_bits(data: Bytes, width: int, place: slice) -> Bytes:
     words = spread.view("<u8").reshape(-1)
     for shift, lower, upper in reversed(_steps(width)):
         words = (words & lower) | ((words << shift) & upper)
-    return words.view(np.uint8)[place.start - first * GROUP : place.stop - first * GROUP]
+    return words.astype("<u8", copy=False).view(np.uint8)[place.start - first * GROUP : place.stop - first * GROUP]

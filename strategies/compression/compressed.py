@@ -30,6 +30,7 @@ from strategies.options import Option
 from strategies.updates import AnyArray, FloatVector
 
 LARGEST = 2.0**64  # far beyond what a sum can take in: what is larger counts as not finite
+NOTHING: Bytes = np.zeros(0, np.uint8)
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,11 @@ class Compressed:
         if size > MAX_SIZE:
             raise StrategyError(f"A model of {size} values cannot be compressed, only one of at most {MAX_SIZE}.")
         if not largest_absolute(delta) <= LARGEST:
-            return self._header(size, 0, NOT_FINITE, NoPositions()).seal(np.zeros(0, np.uint8))
+            return self._header(size, 0, NOT_FINITE, NoPositions()).seal(NOTHING)
         values, positions = self.sparsifier.select(delta, round_seed)
         coder = NoPositions() if positions is None else smallest(positions, size)
-        parts = [self.quantizer.write(values, seed)]
-        if positions is not None:
-            parts.insert(0, coder.write(positions, size))
-        body = np.concatenate(parts) if len(parts) > 1 else parts[0]
+        places = NOTHING if positions is None else coder.write(positions, size)
+        body = np.concatenate([places, self.quantizer.write(values, seed)])
         shorter = self.lossless.shorten(body) if len(body) <= 4 * size else None
         header = self._header(size, len(values), 0 if shorter is None else SHORTENED, coder)
         return header.seal(body if shorter is None else shorter)

@@ -22,7 +22,7 @@ from strategies.options import Option
 
 LEVEL = 1
 SAMPLES, SAMPLE = 4, 2**14
-LEAST_GAIN = 0.05
+MOST = 0.95  # of its length
 MIN_WINDOW = 2**10  # the smallest that zstandard has
 
 
@@ -62,11 +62,11 @@ class Zstandard:
 
     def shorten(self, body: Bytes) -> Bytes | None:
         """Return one frame that names its length."""
-        compressor = zstandard.ZstdCompressor(level=LEVEL)
         sample = _sample(body)
-        if len(compressor.compress(sample.data)) > (1 - LEAST_GAIN) * len(sample):
+        if len(_frame(sample)) > MOST * len(sample):
             return None
-        return np.frombuffer(compressor.compress(body.data), np.uint8)
+        shorter = _frame(body)
+        return shorter if len(shorter) <= MOST * len(body) else None
 
     def restore(self, shortened: Bytes, length: int) -> Bytes:
         """Return what the frame holds."""
@@ -80,6 +80,10 @@ class Zstandard:
         except zstandard.ZstdError as error:
             raise LayoutError("malformed", f"The update is no frame of zstandard: {error}") from error
         return np.frombuffer(body, np.uint8)
+
+
+def _frame(data: Bytes) -> Bytes:
+    return np.frombuffer(zstandard.ZstdCompressor(level=LEVEL).compress(data.data), np.uint8)
 
 
 def _sample(body: Bytes) -> Bytes:

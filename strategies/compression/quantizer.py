@@ -76,9 +76,7 @@ class Float32:
 
     def read(self, data: Bytes, out: FloatVector) -> None:
         """Copy them."""
-        out.view(np.uint8)[:] = data
-        if not np.little_endian:
-            out.byteswap(inplace=True)
+        out[:] = np.frombuffer(data, "<f4")
 
 
 @dataclass(frozen=True)

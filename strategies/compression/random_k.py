@@ -14,43 +14,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from strategies.compression.pieces import RandomBits, pieces
 from strategies.compression.positions import SOME, Positions
-from strategies.compression.sparsifier import kept, share_of
+from strategies.compression.sparsifier import Share
 from strategies.guarantees import Property
-from strategies.options import Option, Options
+from strategies.options import Option
 from strategies.updates import FloatVector
 
 PURPOSE = "random-k"
 
 
 @dataclass(frozen=True)
-class RandomK:
+class RandomK(Share):
     """A ``share`` of all values, at least one, at the places that the round's seed gives."""
 
     wire_id: ClassVar[int] = 3
     unbiased: ClassVar[bool] = True
     gives: ClassVar[frozenset[Property]] = frozenset({Property.EQUAL_SUPPORT})
-    share: float
-
-    @classmethod
-    def of(cls, options: Options) -> Self:
-        """Read the key 'codec-share'."""
-        return cls(share_of(options))
 
     @property
     def settings(self) -> Mapping[str, Option]:
         """The share."""
         return {"codec": "random-k", "codec-share": self.share}
-
-    def count(self, size: int) -> int:
-        """Return k."""
-        return kept(self.share, size)
 
     def select(self, delta: FloatVector, round_seed: int) -> tuple[FloatVector, None]:
         """Return the values at the agreed places, each divided by its chance to be there."""

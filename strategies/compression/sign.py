@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from strategies.compression.bits import packed_length, unpack
 from strategies.compression.pieces import PIECE, Bytes, pieces
@@ -49,11 +50,9 @@ class Sign:
 
     def write(self, values: FloatVector, seed: int) -> Bytes:
         """Write the means, then the signs: 1 where a value is not negative."""
-        starts = np.arange(0, len(values), BLOCK)
-        sums = (
-            np.concatenate([_sums(np.abs(values[place])) for place in pieces(len(values))]) if len(values) else starts
-        )
-        means = (sums / np.diff(starts, append=len(values))).astype("<f4")
+        means = np.empty(-(-len(values) // BLOCK), "<f4")
+        for place in pieces(len(values)):
+            means[place.start // BLOCK : -(-place.stop // BLOCK)] = _means(np.abs(values[place]))
         return np.concatenate([means.view(np.uint8), np.packbits(values >= 0, bitorder="little")])
 
     def read(self, data: Bytes, out: FloatVector) -> None:
@@ -69,9 +68,11 @@ class Sign:
             out[place] = values
 
 
-def _sums(sizes: FloatVector) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Return the sum of each block in float64."""
-    return np.add.reduceat(sizes, np.arange(0, len(sizes), BLOCK), dtype=np.float64)
+def _means(sizes: FloatVector) -> npt.NDArray[np.float64]:
+    """Return the mean of each block, the last of which may be shorter."""
+    starts = np.arange(0, len(sizes), BLOCK)
+    means: npt.NDArray[np.float64] = np.add.reduceat(sizes, starts, dtype=np.float64)
+    return means / np.diff(starts, append=len(sizes))
 
 
 assert PIECE % BLOCK == 0

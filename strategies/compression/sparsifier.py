@@ -67,16 +67,23 @@ class Everything:
         """Nothing needs to be known where all is sent."""
 
 
-def share_of(options: Options) -> float:
-    """Read the key 'codec-share': which part of its values an update keeps."""
-    share = number(options, "codec-share", 0.01)
-    if not 0 < share <= 1:
-        raise StrategyError(
-            f"The key 'codec-share' is {share}, but must be above 0, so that something is sent, and at most 1."
-        )
-    return share
+@dataclass(frozen=True)
+class Share:
+    """A ``share`` of an update's values, above 0 and at most 1."""
 
+    share: float
 
-def kept(share: float, size: int) -> int:
-    """Return how many of so many values a share is, at least one."""
-    return max(1, round(share * size))
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise StrategyError(
+                f"The key 'codec-share' is {self.share}, but must be above 0, so that something is sent, and at most 1."
+            )
+
+    @classmethod
+    def of(cls, options: Options) -> Self:
+        """Read the key 'codec-share'."""
+        return cls(number(options, "codec-share", 0.01))
+
+    def count(self, size: int) -> int:
+        """Return k, how many of so many values that is: at least one."""
+        return max(1, round(self.share * size))

@@ -2,7 +2,7 @@
 
 Aji and Heafield: "Sparse Communication for Distributed Gradient Descent", 2017; Stich, Cordonnier, Jaggi:
 "Sparsified SGD with Memory", 2018. Biased: what is never among the largest is never sent, unless error
-feedback adds it up. With the mean magnitude for all values that are sent (the quantizer `Sign`) this is sparse ternary
+feedback adds it up. With the mean size of all values that are sent (the quantizer `Sign`) this is sparse ternary
 compression: Sattler, Wiedemann, Müller, Samek: "Robust and Communication-Efficient Federated Learning from Non-IID
 Data", 2019, algorithm 1.
 
@@ -13,39 +13,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 
 from strategies.compression.positions import Positions
-from strategies.compression.sparsifier import kept, share_of
+from strategies.compression.sparsifier import Share
 from strategies.guarantees import Property
-from strategies.options import Option, Options
+from strategies.options import Option
 from strategies.updates import FloatVector
 
 
 @dataclass(frozen=True)
-class TopK:
+class TopK(Share):
     """The ``share`` of all values that is the largest, at least one value."""
 
     wire_id: ClassVar[int] = 1
     unbiased: ClassVar[bool] = False
     gives: ClassVar[frozenset[Property]] = frozenset()
-    share: float
-
-    @classmethod
-    def of(cls, options: Options) -> Self:
-        """Read the key 'codec-share'."""
-        return cls(share_of(options))
 
     @property
     def settings(self) -> Mapping[str, Option]:
         """The share."""
         return {"codec": "top-k", "codec-share": self.share}
-
-    def count(self, size: int) -> int:
-        """Return k."""
-        return kept(self.share, size)
 
     def select(self, delta: FloatVector, round_seed: int) -> tuple[FloatVector, Positions]:
         """Return the k largest values."""

@@ -139,6 +139,12 @@ def test_positions_of_another_process_are_not_believed(coder: Coder, data: np.nd
     assert caught.value.reason == "malformed"
 
 
+def test_without_positions_there_is_a_value_everywhere() -> None:
+    size = 2 * SOME + 1
+    assert NoPositions().length(size, size) == len(NoPositions().write(np.arange(size), size)) == 0
+    assert read(NoPositions(), np.zeros(0, np.uint8), size, size) == list(range(size))
+
+
 def test_too_many_are_noticed_before_they_are_handed_on() -> None:
     def three() -> Iterator[Positions]:
         yield np.array([1, 2])
