@@ -8,10 +8,11 @@ z, and n clients that a round is meant for, the release of a round is
     (sum of clipped updates + z S w_t) / n,
 
 w_t being noise that is correlated over rounds (`strategies.privacy.tree`, `strategies.privacy.matrix_factorization`):
-w_1 + ... + w_t, which is in the model after t rounds, is far less than t independent ones are. So no amplification by
-sampling is needed, and nothing need be random or secret about who takes part; but each client may take part once in a
-pass of P rounds, as cyclic selection has it. A pass is paid when it begins: it is one Gaussian mechanism of noise
-multiplier z / sensitivity, sqrt(floor(log2 P) + 1) for the tree and 1 for the factorisation.
+w_1 + ... + w_t, which is in the model after t rounds, is less than t independent ones are, more so in a longer pass
+(benchmarks/dp_ftrl.py). So no amplification by sampling is needed, and nothing need be random or secret about who takes
+part; but each client may take part once in a pass of P rounds, as cyclic selection has it. A pass is paid when it
+begins: it is one Gaussian mechanism of noise multiplier z / sensitivity, the sensitivity being sqrt(floor(log2 P) + 1)
+for the tree and 1 for the factorisation.
 
 What differs from the papers: a release is the difference of two prefix sums, which any server optimizer may step along.
 Plain SGD on it is the paper's FTRL; momentum is post-processing like all others, and not the paper's own variant.
@@ -53,7 +54,7 @@ class DPFTRL(ClippedSum):
     """Clipping to ``clipping_norm`` (S), and on the sum ``noise_multiplier`` (z) times that of correlated noise."""
 
     per_layer: bool = False
-    correlated: CorrelatedNoise = field(default_factory=lambda: TreeNoise(1))
+    correlated: CorrelatedNoise = field(kw_only=True)
 
     @classmethod
     def by_tree(cls, options: Options) -> Self:
@@ -70,7 +71,7 @@ class DPFTRL(ClippedSum):
         return cls(
             *common(options),
             flag(options, "per-layer-clipping", False),
-            correlated,
+            correlated=correlated,
             noise_cohort_size=integer(options, "noise-cohort-size", 0),
         )
 

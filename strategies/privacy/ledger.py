@@ -95,7 +95,7 @@ class Ledger:
         if self.would_exceed(release, epsilon, delta):
             spent, then = (ledger.epsilons(delta).tightest for ledger in (self, self.after(release)))
             raise StrategyError(
-                f"The privacy budget is spent: after {self.rounds} releases epsilon is {spent:.4g}, at delta {delta:g}, "
+                f"The privacy budget is spent: after {self.rounds} releases epsilon is {spent:.4g} at delta {delta:g}, "
                 f"and one more would make it {then:.4g}, above 'budget-epsilon' {epsilon:g}. Raise 'budget-epsilon', "
                 "or, for a new run, 'noise-multiplier'."
             )
