@@ -163,7 +163,7 @@ ADVICE = {
     Property.EQUAL_WEIGHTS: "set the key 'weighting' to 'uniform'",
     Property.KNOWN_SAMPLING: "set the key 'selection' to 'poisson' or 'uniform', and 'over-selection' to 1",
     Property.BOUNDED_PARTICIPATION: "set the key 'selection' to 'cyclic'",
-    Property.NOTHING_ELSE: "change the key 'strategy', or set 'adaptive-mu' to false",
+    Property.NOTHING_ELSE: "change the key 'strategy' or 'selection', or set 'adaptive-mu' to false",
     Property.CLIENT_STATE: "change the key 'strategy', or set 'error-feedback' to 'off'",
     Property.EXACT_UPDATES: "set the key 'codec' to 'none' or 'zstd'",
     Property.COMMON_START: "change the key 'selection' or 'strategy'",

@@ -206,7 +206,7 @@ class RoundProgress:
             seconds={**self.seconds, "total": time.perf_counter() - self.started},
             simulated_seconds=self.simulated_seconds,
             staleness=_spread(self.staleness),
-            privacy=self.privacy,
+            privacy=None if self.privacy is None else self.privacy.on_mean_of(len(self.counted)),
             checkpoint=self.checkpoint,
         )
 

@@ -24,7 +24,6 @@ for what that leaves open.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,10 +43,9 @@ from strategies.options import Options, number
 from strategies.privacy.accounting import Release
 from strategies.privacy.clipping import NORM, PREFIX, Clipping
 from strategies.privacy.noise import system_noise
+from strategies.privacy.spending import OF_UPDATE
 from strategies.samplers import Sampler
 from strategies.updates import FloatVector, State, Update
-
-logger = logging.getLogger(__name__)
 
 DEVIATION = "noise-deviation"  # of the noise that a client puts on each number, a setting
 TAIL = 9.0  # a standard normal vector is this much longer than sqrt(size) with probability exp(-TAIL^2 / 2) = 3e-18
@@ -73,8 +71,6 @@ class LocalDP:
             raise StrategyError(
                 f"The key 'clipping-norm' is {self.clipping_norm}, but must be a finite number above 0."
             )
-        if self.noise_multiplier == 0:
-            logger.warning("The key 'noise-multiplier' is 0: updates are clipped, but there is no privacy.")
 
     @classmethod
     def of(cls, options: Options) -> Self:
@@ -122,8 +118,8 @@ class LocalDP:
         return {**Clipping(self.clipping_norm).to_config(), DEVIATION: self.deviation}
 
     def told(self, state: State) -> dict[str, float]:
-        """Return norm and noise of each update; what is left of it on an aggregate, its rule decides."""
-        return {NORM: self.clipping_norm, "noise-multiplier": self.noise_multiplier, DEVIATION: self.deviation}
+        """Return norm and noise of each update; what is left of it on their mean depends on how many come."""
+        return {NORM: self.clipping_norm, "noise-multiplier": self.noise_multiplier, OF_UPDATE: self.deviation}
 
     def clip(self, update: Update, config: Mapping[str, float], layout: ModelLayout) -> Update:
         """Shorten an update that is longer than noise could have made it: more than that no client moves the sum."""

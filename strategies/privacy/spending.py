@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from strategies.privacy.accounting import ACCOUNTANTS, ADJACENCIES, SAMPLINGS, Accountant, Adjacency, Sampling
@@ -16,6 +16,9 @@ from strategies.updates import State
 
 if TYPE_CHECKING:
     from strategies.privacy.budget import Budget
+
+OF_MEAN, OF_UPDATE = "noise-deviation", "update-noise-deviation"
+"""What mechanisms tell of their noise, its standard deviation: on each number of the mean, or of a single update."""
 
 CENTRAL = (
     "User-level differential privacy, epsilon {epsilon:.4g} and delta {delta:g}, {adjacency}: the models of all "
@@ -87,6 +90,12 @@ class Spending:
     def epsilon_in_words(self) -> str:
         """Epsilon to three digits; without noise there is none."""
         return f"{self.epsilon:.3g}" if math.isfinite(self.epsilon) else "no privacy"
+
+    def on_mean_of(self, updates: int) -> Self:
+        """Return it with the noise on the mean of so many updates, where each brings its own; else as it is."""
+        if OF_UPDATE not in self.noise or not updates:
+            return self
+        return replace(self, noise={**self.noise, OF_MEAN: self.noise[OF_UPDATE] / math.sqrt(updates)})
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values with keys in kebab-case; "epsilon-left" and "caveat" only where there is one."""

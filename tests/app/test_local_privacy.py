@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,17 @@ def test_nothing_but_the_cost_is_told(tmp_path: Path) -> None:
     assert all("loss" not in record["train"] and record["federated"] is None for record in records)
     once, twice = (epsilons({Release("local", 1.0, 4.0): times}, 1e-5) for times in (1, 2))
     for record, expected in zip(records, (once, twice), strict=True):
-        assert record["privacy"]["epsilon"] in (expected.rdp, expected.tightest)
+        assert record["privacy"]["epsilon"] == expected.tightest
+        assert record["privacy"]["update-noise-deviation"] == pytest.approx(0.04)
+        assert record["privacy"]["noise-deviation"] == pytest.approx(0.04 / math.sqrt(6))
+
+
+def test_without_noise_every_output_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    left = start(tmp_path, {**LOCAL, "noise-multiplier": 0.0, "num-rounds": 1})
+    assert left.records()[1]["privacy"]["epsilon"] == "Infinity"
+    assert "No privacy: the key 'noise-multiplier' is 0" in caplog.text and "NO PRIVACY" in caplog.text
+    assert "no privacy" in left.directory.report.read_text(encoding="utf-8").lower()
 
 
 def test_the_budget_ends_the_run_before_a_client_is_asked_once_too_often(tmp_path: Path) -> None:
