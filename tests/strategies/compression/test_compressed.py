@@ -155,6 +155,20 @@ def test_the_wire_format_never_changes_within_a_version() -> None:
     assert decoded.tolist() == [0, -3.5, 0, 3.5, 0, 0, -3.5, 3.5]
 
 
+def test_decoding_is_the_same_to_the_bit_on_every_machine() -> None:
+    """Places from the round's seed, a scale of 6, levels 7 0 5 2 7 of 14, and a rotation of four values and one."""
+    codec = Compressed(RandomK(0.5), Rotated(Uniform(4)), NoLossless())
+    payload = "464b55010382040000000a00000005000000000000008ab7ec6b83e2e6025928c92a0000c040072507"
+    decoded = codec.decode(np.frombuffer(bytes.fromhex(payload), np.uint8), 10, round_seed=2)
+    matrix = np.array([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]])
+    rotated = matrix @ [0, -6, -12 / 7, -30 / 7] / 2
+    np.testing.assert_allclose(np.abs(decoded[[1, 3, 4, 6]]), np.abs(rotated), rtol=1e-6, atol=1e-12)
+    assert not decoded[[0, 2, 5, 7, 8, 9]].any()
+    assert decoded.tobytes().hex() == (
+        "000000000000c0c000000000922489400000008000000000b86ddbbf000000000000000000000000"
+    )
+
+
 def resealed(payload: np.ndarray, body: bytes | None = None, **changes: int) -> np.ndarray:
     header, old = Header.open(payload)
     return replace(header, **changes).seal(old if body is None else np.frombuffer(body, np.uint8))
