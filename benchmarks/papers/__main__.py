@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.papers import fedavg, fedprox, femnist, heart, robust, server_optimizers
+from benchmarks.papers import compression, fedavg, fedprox, femnist, heart, robust, server_optimizers
 from benchmarks.papers.lab import Lab, use_cached_images
 from benchmarks.papers.table import Line, print_table
 from simulation.simulate import Simulation
@@ -33,6 +33,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "fedprox": Experiment(fedprox.TITLE, fedprox.lines, fedprox.quick_lines),
     "server-optimizers": Experiment(server_optimizers.TITLE, server_optimizers.lines),
     "robust": Experiment(robust.TITLE, robust.lines, robust.quick_lines),
+    "compression": Experiment(compression.TITLE, compression.lines, compression.quick_lines),
     "femnist": Experiment(femnist.TITLE, femnist.lines, femnist.quick_lines),
 }
 

@@ -40,6 +40,7 @@ def test_the_presets_are_those_that_people_ask_for() -> None:
         "digits-linear",
         "fedavg-2nn",
         "fedavg-cnn",
+        "few-bytes",
         "four-hospitals",
         "image-classification",
         "mlp-dropout",

@@ -32,8 +32,8 @@ def output(shared_data: Path, keras_home: Path) -> str:
     return done.stdout
 
 
-def test_five_experiments_are_quick() -> None:
-    assert QUICK == ["heart", "fedavg", "fedprox", "robust", "femnist"]
+def test_six_experiments_are_quick() -> None:
+    assert QUICK == ["heart", "fedavg", "fedprox", "robust", "compression", "femnist"]
 
 
 @pytest.mark.parametrize("name", QUICK)
