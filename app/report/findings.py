@@ -46,13 +46,15 @@ def headline(run: Run) -> list[Figure]:
 
 def notes(run: Run) -> list[str]:
     """Return a sentence for everything that a reader should know before trusting the curves."""
-    found = [*_ending(run), *run.notes]
+    found = [*_ending(run), *_budget(run), *run.notes]
     if not run.trained:
         found.append("No round of training was finished, so there are no curves to show.")
     elif not len(curve(run, of("central", "accuracy"))) and not len(curve(run, of("central", "loss"))):
         found.append("The model was not evaluated on a central test set (no such set, or evaluate-every = 0).")
     if run.trained and not any(record.federated for record in run.rounds):
-        found.append("The model was not evaluated on the clients' test parts (federated-evaluate-every = 0).")
+        withheld = run.spent is not None and not run.config.get("allow-unprotected-metrics", False)
+        why = "allow-unprotected-metrics = false" if withheld else "federated-evaluate-every = 0"
+        found.append(f"The model was not evaluated on the clients' test parts ({why}).")
     if (attack := str(run.config.get("attack", "none"))) != "none":
         share = 100 * float(run.config.get("attackers", 0.0))
         found.append(f"{share:g} % of the clients attack ({attack}), those that attackers.json names.")
@@ -169,6 +171,15 @@ def _ending(run: Run) -> list[str]:
     if state in ("failed", "interrupted"):
         return [f"The run {'failed' if state == 'failed' else 'was interrupted'}{': ' + message if message else '.'}"]
     return []
+
+
+def _budget(run: Run) -> list[str]:
+    """Say where the budget of privacy has ended the run; no other run ends of itself before its last round."""
+    planned, spent = run.config.get("num-rounds"), run.spent
+    early = run.status.get("state") == "completed" and isinstance(planned, int) and len(run.trained) < planned
+    if not early or spent is None or spent.left is None:
+        return []
+    return [f"The run ended before round {len(run.trained) + 1}, which would have exceeded the budget of privacy."]
 
 
 def _caveats(run: Run) -> list[str]:

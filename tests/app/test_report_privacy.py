@@ -65,6 +65,19 @@ def test_a_norm_that_stays_is_not_drawn_and_without_a_budget_there_is_no_line_of
     assert chart is not None and [key.label for key in chart.legend] == ["epsilon"]
 
 
+def test_where_the_budget_has_ended_the_run_the_page_says_so(tmp_path: Path) -> None:
+    """Of three rounds that the config of these runs asks for."""
+    said = "The run ended before round 3, which would have exceeded the budget of privacy."
+    assert said in flat(page_of(private(tmp_path / "a", [1.5, 2.0], [1.0, 1.0], budget=2.1)).text)
+    assert "exceeded" not in page_of(private(tmp_path / "b", [1.5, 1.8, 2.0], [1.0] * 3, budget=2.1)).text
+    assert "exceeded" not in page_of(private(tmp_path / "c", [1.5, 2.0], [1.0, 1.0])).text
+
+
+def test_what_clients_report_is_missing_because_it_is_withheld(tmp_path: Path) -> None:
+    assert "(allow-unprotected-metrics = false)" in page_of(private(tmp_path / "a", [1.5], [1.0])).text
+    assert "(federated-evaluate-every = 0)" in page_of(make_run(tmp_path / "b", [record(0), record(1)])).text
+
+
 def test_no_noise_is_no_privacy(tmp_path: Path) -> None:
     directory = private(tmp_path, [math.inf] * 2, [1.0, 0.9], caveat="has no privacy")
     text = flat(page_of(directory).text)
