@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from strategies.compression.bits import packed_length, unpack
-from strategies.compression.pieces import PIECE, Bytes, pieces
+from strategies.compression.pieces import Bytes, pieces
 from strategies.compression.scales import read_scales, scales_length
 from strategies.options import Option, Options
 from strategies.updates import FloatVector
@@ -73,6 +73,3 @@ def _means(sizes: FloatVector) -> npt.NDArray[np.float64]:
     starts = np.arange(0, len(sizes), BLOCK)
     means: npt.NDArray[np.float64] = np.add.reduceat(sizes, starts, dtype=np.float64)
     return means / np.diff(starts, append=len(sizes))
-
-
-assert PIECE % BLOCK == 0

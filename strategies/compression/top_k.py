@@ -1,8 +1,8 @@
 """Top-k: the largest values of an update, over all its layers.
 
-Aji and Heafield: "Sparse Communication for Distributed Gradient Descent", 2017; Stich, Cordonnier, Jaggi:
-"Sparsified SGD with Memory", 2018. Biased: what is never among the largest is never sent, unless error
-feedback adds it up. With the mean size of all values that are sent (the quantizer `Sign`) this is sparse ternary
+Aji and Heafield: "Sparse Communication for Distributed Gradient Descent", 2017; Stich, Cordonnier, Jaggi: "Sparsified
+SGD with Memory", 2018. Biased: what is never among the largest is never sent, unless error feedback adds it up. With
+one size for the values that are sent, their mean (the quantizer `Sign`: one for every 4096), this is sparse ternary
 compression: Sattler, Wiedemann, Müller, Samek: "Robust and Communication-Efficient Federated Learning from Non-IID
 Data", 2019, algorithm 1.
 

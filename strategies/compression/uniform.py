@@ -24,7 +24,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from strategies.compression.bits import Unsigned, pack, packed_length, unpack
-from strategies.compression.pieces import PIECE, Bytes, RandomBits, pieces
+from strategies.compression.pieces import Bytes, RandomBits, pieces
 from strategies.compression.scales import read_scales, scales_length
 from strategies.errors import LayoutError, StrategyError
 from strategies.options import Option, Options, integer
@@ -120,6 +120,3 @@ def _rows(values: FloatVector | Unsigned) -> FloatVector:
     rows = np.zeros((-(-len(values) // BLOCK), BLOCK), np.float32)
     rows.reshape(-1)[: len(values)] = values
     return rows
-
-
-assert PIECE % BLOCK == 0

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from strategies.compression import positions, rotation, sign, uniform
 from strategies.compression.pieces import PIECE, RandomBits, pieces
 from strategies.seeding import seed_sequence
 
@@ -13,6 +14,11 @@ def test_pieces_make_up_the_whole(count: int) -> None:
     assert covered[:1] + covered[-1:] == ([0, count] if count else [])
     assert covered[1:-1:2] == covered[2::2]
     assert all(place.stop - place.start <= PIECE for place in pieces(count))
+
+
+def test_a_piece_holds_whole_blocks_and_whole_bytes_of_bits() -> None:
+    assert [PIECE % block for block in (uniform.BLOCK, sign.BLOCK, rotation.BLOCK)] == [0, 0, 0]
+    assert positions.SOME % 8 == 0
 
 
 def test_the_bits_are_the_generators_own_in_order() -> None:
