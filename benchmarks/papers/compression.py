@@ -2,9 +2,9 @@
 
 Codecs of Alistarh et al. (2017: stochastic levels), Aji and Heafield (2017: top-k), Sattler et al. (2019: sparse
 ternary) and Bernstein et al. (2018: signs), with and without error feedback (Karimireddy et al., 2019), IID and with
-two shards a client. Figures are test accuracies at the end, and how many times fewer bytes a client's update takes than a
-dense one, both as Flower sends them; every client travels alone, as in a deployment. The preset is tried on the digits
-of 190 writers of FEMNIST too, 50 of them in each of 100 rounds.
+two shards a client. Figures are test accuracies at the end, and how many times fewer bytes a client's update takes than
+a dense one, both as Flower sends them; every client travels alone, as in a deployment. The preset is tried on the
+digits of 190 writers of FEMNIST too, 50 of them in each of 100 rounds.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from benchmarks.papers.lab import Keys, Lab, accuracy, data_folder, preset
 from benchmarks.papers.table import Line
 from strategies.records import RoundRecord
 
-TITLE = "Compression, MNIST, the 2NN, 20 clients, 20 rounds: test accuracy (IID / 2 shards) and how much smaller updates"
+TITLE = "Compression, MNIST, the 2NN, 20 clients, 20 rounds: accuracy (IID / 2 shards) and how much smaller updates"
 
 NAMED = "presets/few-bytes.toml"
 PRESET: Keys = preset("few-bytes")
