@@ -41,7 +41,7 @@ ASSUMED: dict[Sampling, str] = {
     "sees whom",
     "fixed": "assumes that every round draws a fixed number of clients, each with probability {rate}, and that nobody "
     "sees whom",
-    "cyclic": "assumes that no client takes part twice in a pass, and nothing else of who does, which all may see",
+    "cyclic": "assumes that no client takes part twice in a pass (all may know in which round it does)",
 }
 
 
