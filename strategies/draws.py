@@ -6,7 +6,7 @@ So a run in which everybody is as fast as everybody else trains the very clients
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from strategies.bans import NOBODY
@@ -28,6 +28,15 @@ class Draws:
     seed: int
     cohort: int = 0
     _queue: deque[str] = field(default_factory=deque)
+
+    @property
+    def waiting(self) -> list[str]:
+        """Who is drawn and has not begun yet."""
+        return list(self._queue)
+
+    def go_on(self, cohort: int, waiting: Sequence[str]) -> None:
+        """Take the present cohort and who waits, as another process left them."""
+        self.cohort, self._queue = cohort, deque(waiting)
 
     def next(
         self,

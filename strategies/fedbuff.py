@@ -18,7 +18,7 @@ that of its clock, and the run is reproducible; in a deployment it is that of re
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import ClassVar
 
@@ -34,12 +34,15 @@ from strategies.composition import Composition
 from strategies.draws import Draws
 from strategies.errors import StrategyError
 from strategies.federated import CODEC, GRACE, FederatedStrategy
+from strategies.in_flight import Model, begun_of, models_of, remembered
 from strategies.pace import Buffered, Pace
+from strategies.population import Population
 from strategies.replies import Outcome, Rejection
 from strategies.requests import RequestWriter, bytes_of
 from strategies.rounds import RoundProgress, rate_of
 from strategies.seeding import child_seed
 from strategies.slots import Flight, Origin, Slots
+from strategies.snapshot import PaceMemory
 from strategies.step_fold import StepFold
 from strategies.terms import RoundTerms
 from strategies.updates import Update
@@ -97,11 +100,41 @@ class BufferedStrategy(FederatedStrategy):
         self._keep(number, result, arrays, metrics)
 
     def _origin(self, number: int, arrays: ArrayRecord, config: ConfigRecord) -> Origin:
-        weights = self.model.weights_of(arrays)
+        model = Model(self._steps, arrays, self.model.states)
+        return self._begin_from(model, self.model.weights_of(arrays), number, config)
+
+    def _begin_from(self, model: Model, weights: wire.GlobalWeights, number: int, config: ConfigRecord) -> Origin:
         size, shared = weights.layout.size, child_seed(self.seed, number, "", CODEC)
-        terms = RoundTerms.of(self.composition, self.rules, self._pace.buffer_size, self.model.states, size, shared)
-        settings = {**config, **self.round_config(number), **terms.settings(), BASE_VERSION: self._steps}
-        return Origin(self._steps, arrays, weights, terms, settings, terms.beside(), wire.ByteCounter(arrays))
+        terms = RoundTerms.of(self.composition, self.rules, self._pace.buffer_size, model.states, size, shared)
+        settings = {**config, **self.round_config(number), **terms.settings(), BASE_VERSION: model.steps}
+        counter = wire.ByteCounter(model.arrays)
+        return Origin(number, model.steps, model.arrays, weights, terms, settings, terms.beside(), counter)
+
+    def _remembered(self, grid: Grid) -> PaceMemory:
+        return remembered(grid, self._slots, self._draws, self._steps)
+
+    def _recall(self, memory: PaceMemory, grid: Grid, config: ConfigRecord) -> None:
+        self._steps = memory.facts["steps"]
+        self._draws.go_on(memory.facts["cohort"], memory.facts["queue"])
+        if isinstance(grid, World):
+            self._send_again(memory, grid, config)
+
+    def _send_again(self, memory: PaceMemory, grid: Grid, config: ConfigRecord) -> None:
+        """Send those to work who were at it, at the times at which they had begun."""
+        assert isinstance(grid, World)
+        now, population = grid.now(), self._population(grid)
+        origins = {
+            number: self._begin_from(model, wire.read_weights(model.arrays), number, config)
+            for number, model in models_of(memory).items()
+        }
+        states: dict[str, str] = {}
+        for together in begun_of(memory):
+            grid.set_clock(together[0].began)
+            drawn = {one.client: one.cohort for one in together}
+            self._launch(population, drawn, {one.client: origins[one.round] for one in together})
+            states.update((one.client, one.state) for one in together)
+        grid.set_clock(now)
+        self._slots.recall(states)
 
     def _fill(self, grid: Grid, origin: Origin) -> StepFold:
         """Take what arrives until the buffer is full, the time is over, or nothing good is to be hoped for."""
@@ -133,21 +166,27 @@ class BufferedStrategy(FederatedStrategy):
         if not drawn:
             return
         self.model.take_down(self.rules.budget, drawn)
-        due, loads = slots.clock() + self._timeout, population.loads(list(drawn))
-        nodes = population.assign(list(drawn), slots.loads())
-        flights = [
-            Flight(client, node, loads[client], population.described([client]), origin, due)
-            for node, clients in nodes.items()
-            for client in clients
-        ]
-        requests = [(flight, self._request(flight, drawn[flight.client])) for flight in flights]
-        slots.launch(sorted(requests, key=lambda request: request[0].client))
+        self._write_ahead(self._progress.round)
+        self._launch(population, drawn, dict.fromkeys(drawn, origin))
 
-    def _request(self, flight: Flight, cohort: int) -> Message:
+    def _launch(self, population: Population, drawn: Mapping[str, int], origins: Mapping[str, Origin]) -> None:
+        """Let clients begin now, each as one of the cohort that it was drawn in and from its own model."""
+        slots, loads = self._slots, population.loads(list(drawn))
+        now, nodes = slots.clock(), population.assign(list(drawn), slots.loads())
+        hosted = [(client, node) for node, clients in nodes.items() for client in clients]
+        due = now + self._timeout
+        requests = []
+        for client, node in sorted(hosted):
+            described, origin = population.described([client]), origins[client]
+            flight = Flight(client, drawn[client], node, loads[client], described, origin, now, due)
+            requests.append((flight, self._request(flight)))
+        slots.launch(requests)
+
+    def _request(self, flight: Flight) -> Message:
         """Write to one client; the cohort it was drawn in stands for the round, as its seed must differ every time."""
         origin = flight.origin
-        timeout = self._timeout + GRACE
-        writer = RequestWriter("train", cohort, self.seed, origin.record, origin.settings, origin.beside, timeout)
+        records = origin.record, origin.settings, origin.beside
+        writer = RequestWriter("train", flight.cohort, self.seed, *records, self._timeout + GRACE)
         message = writer.write(flight.node, [flight.client])
         before = origin.bytes_down.total
         origin.bytes_down.add(message)

@@ -114,8 +114,7 @@ class FederatedStrategy(RoundLoop):
         progress.withheld = self._withholds
         self.model.account(server_round, self.rules.budget, progress.offered, cohort)
         progress.privacy = self.model.spending(self.rules.budget)
-        if self.model.states.ledger and not self._simulated:  # which would repeat the round with the same noise
-            self.journal.begun(server_round, self.model.states.ledger)
+        self._write_ahead(server_round)
         size, states = weights.layout.size, self.model.states
         shared = child_seed(self.seed, server_round, "", CODEC)
         terms = RoundTerms.of(self.composition, self.rules, len(cohort), states, size, shared, sampler.goal)
@@ -229,6 +228,11 @@ class FederatedStrategy(RoundLoop):
     @property
     def _simulated(self) -> bool:
         return self.census is not None and self.census.simulated
+
+    def _write_ahead(self, round: int) -> None:
+        """Let it be known for good what is about to be released; a simulation would release the very same again."""
+        if self.model.states.ledger and not self._simulated:
+            self.journal.begun(round, self.model.states.ledger)
 
     def _noise(self, round: int) -> np.random.Generator:
         return derived_noise(self.seed)(round) if self._simulated else system_noise(round)

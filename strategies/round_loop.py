@@ -23,9 +23,8 @@ from strategies.privacy.budget import BudgetSpentError
 from strategies.records import ClientScores, RoundRecord
 from strategies.rounds import RoundProgress
 from strategies.server_model import ServerModel
-from strategies.snapshot import Journal, Snapshot
+from strategies.snapshot import Journal, PaceMemory, Snapshot
 from strategies.terms import RoundRules, due
-from strategies.updates import State
 
 logger = logging.getLogger(__name__)
 
@@ -120,9 +119,12 @@ class RoundLoop(Strategy):
     def _withholds(self) -> bool:
         """Whether what clients report would undo what privacy protects."""
 
-    def _pace_state(self) -> State:
+    def _remembered(self, grid: Grid) -> PaceMemory:
         """Return what is remembered between rounds besides all that `Snapshot` has a name for."""
-        return {}
+        return PaceMemory()
+
+    def _recall(self, memory: PaceMemory, grid: Grid, config: ConfigRecord) -> None:
+        """Go on from what `_remembered` returned; all else is as it was then."""
 
     # How they follow each other.
 
@@ -141,6 +143,7 @@ class RoundLoop(Strategy):
         self._skipped = state.skipped
         if isinstance(plan.grid, World) and state.clock is not None:
             plan.grid.set_clock(state.clock)
+        self._recall(state.pace, plan.grid, plan.train_config)
 
     def _run_round(self, number: int, plan: Plan, result: Result) -> bool:
         """Return False where the round must not begin, as it would cost more privacy than is left."""
@@ -175,10 +178,10 @@ class RoundLoop(Strategy):
         record = progress.record(None if central is None else wire.scalars(central), scores)
         for observer in self.observers:
             observer(record)
-        self.journal.finished(self._state(result.arrays))
+        self.journal.finished(self._snapshot(result.arrays, plan.grid))
 
-    def _state(self, arrays: ArrayRecord) -> Snapshot:
+    def _snapshot(self, arrays: ArrayRecord, grid: Grid) -> Snapshot:
         progress, model = self._progress, self.model
         bans, committed = self.bans.state(), dict(model.committed)
-        pace, clock = self._pace_state(), progress.simulated_seconds
+        pace, clock = self._remembered(grid), progress.simulated_seconds
         return Snapshot(progress.round, arrays, model.states, committed, bans, self._skipped, clock, pace)

@@ -16,11 +16,14 @@ from strategies.exchange import Exchange
 from strategies.replies import Outcome, Rejection
 from strategies.terms import RoundTerms
 
+AT_WORK, BACK, LATE = "at work", "back", "late"
+
 
 @dataclass(frozen=True)
 class Origin:
-    """What clients begin from: a model, how many steps had made it, and the terms and settings that go with it."""
+    """What clients begin from in a round: a model, how many steps had made it, and the terms and settings with it."""
 
+    round: int
     steps: int
     record: ArrayRecord
     weights: wire.GlobalWeights
@@ -32,13 +35,18 @@ class Origin:
 
 @dataclass(frozen=True)
 class Flight:
-    """A client at work: on which node, since which model, and when (by the grid's clock) it will count as late."""
+    """A client at work: on which node, since which model, and when (by the grid's clock) it began and will be late.
+
+    ``cohort`` is the number of the cohort that it was drawn in.
+    """
 
     client: str
+    cohort: int
     node: int
     load: float
     described: Mapping[str, int]
     origin: Origin
+    began: float
     due: float
 
     def read(self, reply: Message | None) -> list[Outcome]:
@@ -75,10 +83,23 @@ class Slots:
     def _give_up_late(self) -> None:
         now = self.clock()
         late = {message: flight for message, flight in self.working.items() if flight.due <= now}
+        self._give_up(late)
+
+    def _give_up(self, late: Mapping[str, Flight]) -> None:
         for message in late:
             self._exchange.forget(message)
             del self.working[message]
         self.finished.extend((flight, None) for flight in sorted(late.values(), key=lambda flight: flight.client))
+
+    def recall(self, states: Mapping[str, str]) -> None:
+        """Let those be back or late of whom this is said, after all were sent to work again (`in_flight`)."""
+        back = {client for client, state in states.items() if state == BACK}
+        while missing := back - {flight.client for flight, _ in self.finished}:
+            waiting = len(self.finished)
+            self.wait(self.clock())
+            if len(self.finished) == waiting:
+                raise RuntimeError(f"{sorted(missing)} are not back when they were.")
+        self._give_up({message: flight for message, flight in self.working.items() if states[flight.client] == LATE})
 
     def clients(self) -> set[str]:
         """Return who is at work."""

@@ -17,8 +17,17 @@ from strategies.errors import StrategyError
 from strategies.states import StrategyStates
 from strategies.updates import State
 
-WEIGHTS, BANS, PACE = "weights", "bans", "pace"
+WEIGHTS, BANS, PACE = "weights", "bans", "pace/"
 PARTS = tuple(part.name for part in fields(StrategyStates))
+FACTS = ("round", "skipped", "clock", "committed", "pace")
+
+
+@dataclass(frozen=True)
+class PaceMemory:
+    """What a pace remembers besides: ``facts`` as JSON can hold them, and arrays by group and name."""
+
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    groups: Mapping[str, State] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -26,8 +35,7 @@ class Snapshot:
     """What is known once round ``round`` is over; nothing of it is changed in place.
 
     ``committed`` is the round in which each client's update counted last, where clients keep state; ``skipped`` how
-    many rounds in a row were skipped; ``clock`` what a simulated world showed, None where time is real. ``pace`` is
-    what `strategies.fedbuff` remembers besides.
+    many rounds in a row were skipped; ``clock`` what a simulated world showed, None where time is real.
     """
 
     round: int
@@ -37,7 +45,7 @@ class Snapshot:
     bans: State = field(default_factory=dict)
     skipped: int = 0
     clock: float | None = None
-    pace: State = field(default_factory=dict)
+    pace: PaceMemory = field(default_factory=PaceMemory)
 
     def facts(self) -> dict[str, Any]:
         """Return what is no array, as JSON can hold it."""
@@ -46,23 +54,27 @@ class Snapshot:
             "skipped": self.skipped,
             "clock": self.clock,
             "committed": dict(self.committed),
+            "pace": self.pace.facts,
         }
 
     def groups(self) -> dict[str, State]:
         """Return all arrays, by what they belong to and by name."""
         weights = {name: wire.decode(array) for name, array in self.arrays.items()}
         parts = {name: getattr(self.states, name) for name in PARTS}
-        return {WEIGHTS: weights, **parts, BANS: self.bans, PACE: self.pace}
+        pace = {PACE + name: arrays for name, arrays in self.pace.groups.items()}
+        return {WEIGHTS: weights, **parts, BANS: self.bans, **pace}
 
     @classmethod
     def of(cls, facts: Mapping[str, Any], groups: Mapping[str, State]) -> Snapshot:
         """Return the state that `facts` and `groups` have told of. Raises StrategyError where it is not all there."""
-        missing = {WEIGHTS, BANS, PACE, *PARTS} ^ set(groups) | {"round", "skipped", "clock", "committed"} ^ set(facts)
-        if missing:
-            raise StrategyError(f"it is of another version of this program, which knows {', '.join(sorted(missing))}")
+        pace = {name.removeprefix(PACE): arrays for name, arrays in groups.items() if name.startswith(PACE)}
+        strange = {WEIGHTS, BANS, *PARTS, *map(PACE.__add__, pace)} ^ set(groups) | set(FACTS) ^ set(facts)
+        if strange:
+            raise StrategyError(f"it is of another version of this program, as {', '.join(sorted(strange))} shows")
         states = StrategyStates(**{name: groups[name] for name in PARTS})
-        arrays = wire.array_record(dict(groups[WEIGHTS]))
-        return cls(arrays=arrays, states=states, bans=groups[BANS], pace=groups[PACE], **facts)
+        memory = PaceMemory(facts["pace"], pace)
+        given = {**facts, "pace": memory, "arrays": wire.array_record(dict(groups[WEIGHTS]))}
+        return cls(states=states, bans=groups[BANS], **given)
 
 
 class Journal(Protocol):
