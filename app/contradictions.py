@@ -150,6 +150,11 @@ def _cohort(config: RunConfig) -> Iterator[str]:
             f"The key 'min-replies' is {config.min_replies}, but under differential privacy every round counts, as a "
             "skipped one would tell how many took part: leave it at 1."
         )
+    if config.max_update_norm > 0 and (config.strategy in PRIVATE or config.privacy in PRIVATE):
+        yield (
+            f"The key 'max-update-norm' is {config.max_update_norm:g}, but under differential privacy every update is "
+            "clipped to 'clipping-norm' instead of being rejected: leave it at 0."
+        )
 
 
 def _round(config: RunConfig) -> Iterator[str]:

@@ -169,6 +169,23 @@ ADVICE = {
     Property.COMMON_START: "change the key 'selection' or 'strategy'",
 }
 
+ADVICE_WHERE_TAKEN = {
+    **ADVICE,
+    **dict.fromkeys((Property.KNOWN_SAMPLING, Property.BOUNDED_PARTICIPATION), "change the key 'strategy'"),
+}
+"""Where another part takes the property away: of these two it is the pace."""
+
+GIVERS = {
+    **dict.fromkeys((Property.LINEAR, Property.EQUAL_WEIGHTS), "aggregator"),
+    **dict.fromkeys((Property.KNOWN_SAMPLING, Property.BOUNDED_PARTICIPATION), "sampler"),
+    **dict.fromkeys((Property.BOUNDED_UPDATES, Property.NOTHING_ELSE), "privacy"),
+    **dict.fromkeys((Property.CLIENT_STATE, Property.ROUNDS, Property.COMMON_START), "pace"),
+    **dict.fromkeys(
+        (Property.SINGLE_UPDATES, Property.NODE_SUMS, Property.EXACT_UPDATES, Property.EQUAL_SUPPORT), "codec"
+    ),
+}
+"""The part that is at fault where nobody gives a property."""
+
 Part = Sampler | LocalObjective | Codec | Aggregator | Privacy | ServerOptimizer | Pace
 
 
@@ -211,13 +228,13 @@ class Composition:
 
     def _require(self, need: Property, part: Part) -> None:
         if takers := [other for other in self.parts if need in other.guarantees.takes]:
-            self._refuse(part, takers, f"{need}, which {_names(takers)} takes away", need)
+            self._refuse(part, takers, f"{need}, which {_names(takers)} takes away", ADVICE_WHERE_TAKEN.get(need))
         if not any(need in other.guarantees.gives for other in self.parts):
-            others = [other for other in self.parts if other is not part]
-            self._refuse(part, others, f"{need}, which none of them gives", need)
+            giver = [getattr(self, GIVERS[need])]
+            self._refuse(part, giver, f"{need}, which {_names(giver)} does not give", ADVICE.get(need))
 
-    def _refuse(self, part: Part, others: Sequence[Part], why: str, need: Property) -> NoReturn:
-        named, advice = _names([part]), ADVICE.get(need, "change the key 'strategy'")
+    def _refuse(self, part: Part, others: Sequence[Part], why: str, advice: str | None) -> NoReturn:
+        named, advice = _names([part]), advice or "change the key 'strategy'"
         raise StrategyError(
             f"The strategy '{self.name}' cannot combine {named} with {_names(others)}: {named} needs {why}; {advice}."
         )

@@ -182,6 +182,7 @@ CONTRADICTIONS: list[tuple[dict[str, object], str]] = [
     ),
     ({"selection": "power-of-choice", "strategy": "fedbuff"}, "clients do not begin from one model that candidates"),
     ({"ban-rounds": 5}, "'ban-rounds' is 5, but nobody is ever banned: set 'ban-after' above 0"),
+    ({"strategy": "dp-fedavg", "max-update-norm": 0.5}, "'max-update-norm' is 0.5, but under differential privacy"),
     ({"buffer-size": 5}, "'buffer-size' is 5, but does nothing with strategy 'fedavg'"),
     ({"concurrency": 5}, "'concurrency' is 5, but does nothing with strategy 'fedavg'"),
     ({"staleness-exponent": 1.0}, "'staleness-exponent' is 1.0, but does nothing with strategy 'fedavg'"),
