@@ -67,6 +67,7 @@ def test_every_part_that_has_a_name_is_among_the_combinations() -> None:
     assert len({(part.wire_id, part.bits) for part in WRITTEN}) == len(WRITTEN)
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("codec", COMBINATIONS, ids=named)
 @settings(max_examples=12)
 @given(delta=DELTAS, seed=st.integers(0, 2**63 - 1))
@@ -124,6 +125,7 @@ def test_what_is_not_finite_stays_so(codec: Compressed) -> None:
         assert np.isnan(codec.decode(payload, 600, 2)).all()
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("codec", COMBINATIONS, ids=named)
 def test_vectors_of_one_extreme_value_come_through_finite(codec: Compressed) -> None:
     for value, size in itertools.product((0.0, -0.0, 1e-45, -1e-38, LARGEST, -LARGEST), (1, 700)):

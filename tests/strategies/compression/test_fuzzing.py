@@ -83,6 +83,7 @@ def read(codec: Compressed, data: bytes, size: int) -> bool:
     return True
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     ("codecs", "size", "count"), [(SPARSE, SMALL, 8000), (FULL, LARGE, 2000)], ids=["sparse", "full"]
 )

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from strategies.compression.bits import packed_length
+from strategies.compression.scales import LARGEST_SCALE
 from strategies.compression.uniform import BLOCK, Uniform
 from strategies.errors import LayoutError
 
@@ -95,8 +96,8 @@ def test_blocks_of_zeros_or_of_next_to_nothing_are_zeros(bits: int) -> None:
 
 
 @pytest.mark.parametrize("bits", BITS)
-def test_the_largest_floats_and_those_just_above_nothing_come_through(bits: int) -> None:
-    for scale in (2.0**-100, 3e38):
+def test_the_largest_values_and_those_just_above_nothing_come_through(bits: int) -> None:
+    for scale in (2.0**-100, LARGEST_SCALE):
         found = through(Uniform(bits), np.array([scale, -scale], np.float32))
         assert found.tolist() == [np.float32(scale), np.float32(-scale)]
 
@@ -121,9 +122,9 @@ def test_a_level_that_does_not_exist_is_malformed(bits: int) -> None:
         Uniform(bits).read(data, np.empty(9, np.float32))
 
 
-@pytest.mark.parametrize("scale", [-1.0, math.nan, math.inf])
+@pytest.mark.parametrize("scale", [-1.0, math.nan, math.inf, 2.0**103])
 def test_a_scale_that_nobody_could_have_written_is_malformed(scale: float) -> None:
     data = Uniform(4).write(np.ones(BLOCK + 9, np.float32), 0)
     data[4:8] = np.array([scale], "<f4").view(np.uint8)
-    with pytest.raises(LayoutError, match="negative or not finite"):
+    with pytest.raises(LayoutError, match=r"negative, beyond 2\^102 or not a number"):
         Uniform(4).read(data, np.empty(BLOCK + 9, np.float32))
