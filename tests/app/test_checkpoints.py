@@ -1,0 +1,279 @@
+"""The folder of checkpoints: the newest that can be read counts, and what cannot be written ends no run."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import resource
+import signal
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app import atomic
+from app.checkpoints import Checkpoints, EveryFew, Overlapped
+from app.errors import UserError
+from strategies import wire
+from strategies.errors import StrategyError
+from strategies.snapshot import PaceMemory, Snapshot
+from strategies.states import StrategyStates
+
+LEDGER = {"privacy-cost": np.linspace(0, 1, 7), "participants": np.array(["a", "b"])}
+
+
+def state(round: int, size: int = 10) -> Snapshot:
+    weights = {"kernel": np.full((2, size), round, np.float32), "bias": np.arange(3, dtype=np.float64)}
+    states = StrategyStates(privacy={"norm": np.array(round / 3)}, ledger=LEDGER)
+    pace = PaceMemory({"steps": round}, {"1/weights": {"w": np.ones(2)}})
+    bans = {"clients": np.array(["x"]), "faults": np.array([round]), "last-round": np.array([0])}
+    return Snapshot(round, wire.array_record(weights), states, {"a\ud800": round}, bans, round % 2, round / 7, pace)
+
+
+def same(found: Snapshot | None, expected: Snapshot) -> bool:
+    assert found is not None
+    assert found.facts() == expected.facts()
+    ours, theirs = found.groups(), expected.groups()
+    assert ours.keys() == theirs.keys()
+    return all(
+        ours[group].keys() == theirs[group].keys()
+        and all(np.array_equal(ours[group][name], theirs[group][name]) for name in ours[group])
+        for group in ours
+    )
+
+
+def written(folder: Path, rounds: int, kept: int = 3) -> Checkpoints:
+    checkpoints = Checkpoints(folder / "checkpoints", kept)
+    for number in range(rounds):
+        checkpoints.write(state(number))
+    return checkpoints
+
+
+def files(checkpoints: Checkpoints) -> list[str]:
+    return sorted(path.name for path in checkpoints.folder.iterdir())
+
+
+def newest_file(checkpoints: Checkpoints) -> Path:
+    return max(checkpoints.folder.glob("*.checkpoint"))
+
+
+def test_the_newest_few_stay_and_the_newest_is_read(tmp_path: Path) -> None:
+    checkpoints = written(tmp_path, 12)
+    assert files(checkpoints) == ["0000009.checkpoint", "0000010.checkpoint", "0000011.checkpoint"]
+    assert same(checkpoints.newest(), state(11))
+    (tmp_path / "other").mkdir()
+    assert files(written(tmp_path / "other", 4, kept=1)) == ["0000003.checkpoint"]
+
+
+def test_where_nothing_was_written_there_is_nothing(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    assert checkpoints.newest() is None and checkpoints.begun() is None
+    checkpoints.tidy()
+    assert not checkpoints.folder.exists()
+
+
+def test_only_the_owner_may_read_them(tmp_path: Path) -> None:
+    checkpoints = written(tmp_path, 1)
+    checkpoints.begin(1, LEDGER)
+    assert stat.S_IMODE(checkpoints.folder.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in checkpoints.folder.iterdir()} == {0o600}
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def flip(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+def empty(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+def unreadable(file: Path) -> None:
+    file.unlink()
+    file.mkdir()  # as root may read any file
+
+
+DAMAGES = (cut, flip, empty)
+
+
+@pytest.mark.parametrize("damage", (*DAMAGES, unreadable))
+def test_where_the_newest_is_damaged_the_one_before_counts(
+    tmp_path: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoints = written(tmp_path, 5)
+    damage(newest_file(checkpoints))
+    assert same(checkpoints.newest(), state(3))
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "0000004.checkpoint cannot be used" in caplog.text
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_one_does_not_outlive_its_successor(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    checkpoints = written(tmp_path, 6)
+    for number in (4, 5):
+        damage(checkpoints.folder / f"000000{number}.checkpoint")
+    assert same(checkpoints.newest(), state(3))
+    checkpoints.write(state(4))
+    assert files(checkpoints) == ["0000003.checkpoint", "0000004.checkpoint"]
+
+
+def test_where_none_can_be_read_the_run_does_not_begin_anew_unasked(tmp_path: Path) -> None:
+    checkpoints = written(tmp_path, 3)
+    for file in checkpoints.folder.iterdir():
+        empty(file)
+    with pytest.raises(UserError, match=r"no checkpoint can be read; .*0000000.checkpoint cannot be used: its 0 bytes"):
+        checkpoints.newest()
+
+
+def test_one_with_other_groups_is_of_another_version(tmp_path: Path) -> None:
+    content = state(1)
+    with pytest.raises(StrategyError, match="another version of this program, as tree shows"):
+        Snapshot.of(content.facts(), {**content.groups(), "tree": {}})
+    with pytest.raises(StrategyError, match="another version of this program, as bans, ledger shows"):
+        Snapshot.of(content.facts(), {k: v for k, v in content.groups().items() if k not in ("ledger", "bans")})
+    with pytest.raises(StrategyError, match="another version of this program, as clock shows"):
+        Snapshot.of({k: v for k, v in content.facts().items() if k != "clock"}, content.groups())
+
+
+def test_what_a_killed_process_left_half_written_is_not_read_and_goes(tmp_path: Path) -> None:
+    checkpoints = written(tmp_path, 2)
+    (checkpoints.folder / ".0000002.abc.tmp.checkpoint").write_bytes(b"half")
+    assert same(checkpoints.newest(), state(1))
+    checkpoints.tidy()
+    assert files(checkpoints) == ["0000000.checkpoint", "0000001.checkpoint"]
+
+
+def test_the_ledger_of_a_round_that_was_begun_comes_back(tmp_path: Path) -> None:
+    checkpoints = written(tmp_path, 1)
+    for number in (1, 2):
+        checkpoints.begin(number, {**LEDGER, "n": np.array(number)})
+    found = checkpoints.begun()
+    assert found is not None and (found.round, int(found.ledger["n"])) == (2, 2)
+    assert np.array_equal(found.ledger["privacy-cost"], LEDGER["privacy-cost"])
+
+
+@pytest.mark.parametrize("damage", (*DAMAGES, unreadable))
+def test_a_ledger_that_cannot_be_read_is_never_taken_for_an_empty_one(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    checkpoints = written(tmp_path, 1)
+    checkpoints.begin(1, LEDGER)
+    damage(checkpoints.folder / "begun")
+    with pytest.raises(UserError, match="count the budget of this one as spent"):
+        checkpoints.begun()
+
+
+@contextmanager
+def no_file_larger_than(size: int) -> Iterator[None]:
+    """As on a full disk: what is longer is written up to there, and then there is an error."""
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+JOURNALS = {"at once": lambda journal: journal, "overlapped": Overlapped}
+
+
+@pytest.mark.parametrize("kind", JOURNALS)
+def test_a_full_disk_ends_no_run_and_is_told_once(tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    journal = JOURNALS[kind](EveryFew(checkpoints, 1))  # type: ignore[no-untyped-call]
+    journal.finished(state(1))
+    assert journal.saved() == 1
+    with no_file_larger_than(5000):
+        for number in (2, 3, 4):
+            journal.finished(state(number, size=1000))
+            assert journal.saved() == 1
+    assert same(checkpoints.newest(), state(1))
+    assert files(checkpoints) == ["0000001.checkpoint"]
+    journal.finished(state(5, size=1000))
+    journal.close()
+    assert same(checkpoints.newest(), state(5, size=1000))
+    assert [(record.levelname, record.getMessage().split(" (")[0]) for record in caplog.records] == [
+        ("WARNING", "No checkpoint could be written after round 2"),
+        ("INFO", "Checkpoints can be written again, from round 5 on"),
+    ]
+    assert "File too large" in caplog.text and "could be resumed after round 1 only" in caplog.text
+
+
+@pytest.mark.parametrize("call", ["open", "fsync", "replace"])
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EROFS])
+def test_an_error_at_any_call_leaves_what_there_was(
+    tmp_path: Path, call: str, code: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoints = written(tmp_path, 2)
+    journal = EveryFew(checkpoints, 1, saved=1)
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path if call == "replace" else os, call, fails)
+        journal.finished(state(2))
+    assert os.strerror(code) in caplog.text
+    assert same(checkpoints.newest(), state(1))
+    assert files(checkpoints) == ["0000000.checkpoint", "0000001.checkpoint"]
+
+
+def test_a_round_whose_cost_cannot_be_written_down_does_not_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = written(tmp_path, 1)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(atomic, "write_bytes", full)
+    for journal in (EveryFew(checkpoints, 5), Overlapped(EveryFew(checkpoints, 5))):
+        with pytest.raises(StrategyError, match=r"Round 3 does not begin, as what it costs .* No space left"):
+            journal.begun(3, LEDGER)
+    EveryFew(checkpoints, 0).begun(3, LEDGER)  # nobody will go on
+
+
+@pytest.mark.parametrize("kind", JOURNALS)
+def test_every_few_rounds_and_at_the_end(tmp_path: Path, kind: str) -> None:
+    checkpoints = Checkpoints(tmp_path / "checkpoints", kept=9)
+    journal = JOURNALS[kind](EveryFew(checkpoints, 3))  # type: ignore[no-untyped-call]
+    for number in range(9):
+        journal.finished(state(number))
+    assert journal.saved() == 6
+    journal.close()
+    assert files(checkpoints) == [f"000000{number}.checkpoint" for number in (0, 3, 6, 8)]
+
+
+def test_without_checkpoints_none_are_written(tmp_path: Path) -> None:
+    journal = EveryFew(Checkpoints(tmp_path / "checkpoints"), 0)
+    journal.finished(state(0))
+    journal.close()
+    assert journal.saved() is None and list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_waits_for_what_is_told_of_its_round_and_is_not_written_where_that_is_not(tmp_path: Path) -> None:
+    checkpoints, told = Checkpoints(tmp_path / "checkpoints"), list[str]()
+
+    def settle() -> None:
+        told.append("settled" if not checkpoints.folder.exists() else "too late")
+        raise OSError("the metrics are not on the disk")
+
+    for journal in (EveryFew(checkpoints, 1, settle), Overlapped(EveryFew(checkpoints, 1, settle))):
+        with pytest.raises(OSError, match="the metrics are not"):
+            journal.finished(state(1))
+            journal.saved()
+        with pytest.raises(OSError, match="the metrics are not"):
+            journal.close()
+    assert set(told) == {"settled"}
