@@ -1,8 +1,8 @@
 """The ledger of a run: every release so far, what they cost together, and whether the budget allows the next one.
 
 A ledger is a value: `after` returns another one. It can be told in two arrays, so that a checkpoint can keep it and a
-run that resumes goes on accounting where it stopped. After every round RDP costs an addition; PLD, the tighter one, is
-asked where RDP says that the budget is exceeded, or by `Ledger.epsilons`.
+run that resumes goes on accounting where it stopped. RDP costs an addition after every round; PLD, the tighter one, some
+hundredths of a second (benchmarks/privacy_accounting.py).
 
 A round that was skipped counts as a release: it is never known what of it was seen.
 """
@@ -82,7 +82,7 @@ class Ledger:
         return rdp_epsilon(self.cost, delta)
 
     def epsilons(self, delta: float) -> Epsilons:
-        """Return epsilon by both accountants; PLD takes a second for each different release that it has not met."""
+        """Return epsilon by both accountants; PLD takes tenths of a second for each release it meets first."""
         return epsilons(self.releases, delta)
 
     def would_exceed(self, release: Release, epsilon: float, delta: float) -> bool:
@@ -96,6 +96,6 @@ class Ledger:
             spent, then = (ledger.epsilons(delta).tightest for ledger in (self, self.after(release)))
             raise StrategyError(
                 f"The privacy budget is spent: after {self.rounds} releases epsilon is {spent:.4g} at delta {delta:g}, "
-                f"and one more would make it {then:.4g}, above 'budget-epsilon' {epsilon:g}. Raise 'budget-epsilon', "
+                f"and one more would make it {then:.6g}, above 'budget-epsilon' {epsilon:g}. Raise 'budget-epsilon', "
                 "or, for a new run, 'noise-multiplier'."
             )

@@ -169,7 +169,7 @@ def test_told_epsilon_and_the_stop_agree(caplog: pytest.LogCaptureFixture) -> No
     told = [record.privacy for record in records if record.privacy]
     assert len(told) >= 4 and told[-1].left is not None and told[-1].left >= 0
     assert spent((release, len(told) + 1)).epsilon > budget.epsilon
-    assert f"epsilon is {told[-1].epsilon:.4g}, at delta" in caplog.text  # the sentence with which the run ends
+    assert f"epsilon is {told[-1].epsilon:.4g} at delta" in caplog.text  # the sentence with which the run ends
     assert caplog.messages[-1] == told[-1].meaning
 
 
