@@ -1,8 +1,8 @@
 """The ledger of a run: every release so far, what they cost together, and whether the budget allows the next one.
 
 A ledger is a value: `after` returns another one. It can be told in two arrays, so that a checkpoint can keep it and a
-run that resumes goes on accounting where it stopped. RDP costs an addition after every round; PLD, the tighter one, some
-hundredths of a second (benchmarks/privacy_accounting.py).
+run that resumes goes on accounting where it stopped. RDP costs an addition after every round; PLD, the tighter one,
+some hundredths of a second (benchmarks/privacy_accounting.py).
 
 A round that was skipped counts as a release: it is never known what of it was seen.
 """
