@@ -25,7 +25,7 @@ from strategies.privacy.audit import Gaussian, gaussian_epsilon, lower_bound
 
 CASES = [
     *(("dp-fedavg", z, 60) for z in (0.0, 0.1, 0.3, 0.5, 1.0)),
-    ("dp-fedavg", 0.5, 300),
+    ("dp-fedavg", 0.5, 100),
     ("dp-fedavg-adaptive", 0.5, 60),
     ("dp-ftrl", 0.5, 60),
     ("dp-mf", 0.5, 60),

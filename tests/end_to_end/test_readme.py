@@ -44,6 +44,7 @@ EXECUTED = (
     "export RAY_",
     "uv run fedkeras simulate",
     "uv run fedkeras privacy",
+    "uv run fedkeras audit",
     "uv run fedkeras sweep digits",
     "uv run flwr run .",
     "uv run fedkeras run -c dataset=my_task:blobs",
@@ -213,6 +214,15 @@ def test_differential_privacy(clone: Clone) -> None:
     last = json.loads((directory / "metrics.jsonl").read_text().splitlines()[-1])
     epsilon = next(line.split("│")[4] for line in beforehand.splitlines() if line.startswith(f"│ {rounds} "))
     assert last["privacy"]["epsilon"] == pytest.approx(float(epsilon), rel=1e-3)
+
+
+@pytest.mark.slow
+def test_an_audit(clone: Clone) -> None:
+    output = clone.run(commands("fedkeras audit")[0])
+    rounds, _, directory = finished(output)
+    told = json.loads((directory / "audit.json").read_text())
+    assert rounds == 10 and told["canaries"] == 200 and told["meaning"] in " ".join(output.split())
+    assert 0 < told["final-model"]["bound"] < told["promised"]["rdp"]
 
 
 @pytest.mark.slow
