@@ -217,6 +217,8 @@ class RunConfig(BaseModel):
     error_feedback_momentum: float = _compression(
         0.0, "error feedback with momentum (deep gradient compression), for top-k, stc, threshold; 0 = none", ge=0, lt=1
     )
+    downlink: Literal["none", "float16", "qsgd", "zstd"] = _compression("none", "how the model is sent to the clients")
+    downlink_bits: int = _compression(8, "downlink qsgd: bits of a value", ge=1, le=8)
 
     min_nodes: int = _guard(1, "nodes to wait for at the start", ge=1)
     node_timeout: float = _guard(300.0, "seconds to wait for min-nodes", gt=0, le=1e7)

@@ -2,7 +2,8 @@
 
 ``@app.train(mods=client_mods())`` makes any Flower handler speak to our strategies:
 
-- ``packing_mod`` (outermost) runs the handler once for each client that the message lists, judges each result, and
+- ``downlink_mod`` (outermost) reads a model that came in fewer bytes (`strategies.compression.downlink`);
+- ``packing_mod`` runs the handler once for each client that the message lists, judges each result, and
   answers with all their updates, or with one exact sum where the server's rule is linear and asks for it;
 - ``compression_mod`` writes an update in fewer bytes (`strategies.compression.mod`);
 - ``noise_mod`` puts the noise of local privacy on an update (`strategies.privacy.local_dp`);
@@ -31,6 +32,7 @@ from strategies import wire
 from strategies.admission import Limits, Reason, judge
 from strategies.aggregators import WeightedMean
 from strategies.client_state import StatesOf
+from strategies.compression.downlink import downlink_mod
 from strategies.compression.mod import compression_mod, no_states
 from strategies.errors import StrategyError
 from strategies.fixed_point import FixedPointSum
@@ -75,7 +77,7 @@ def client_mods(*more: Mod, noise: ClientNoise = own_noise, states: StatesOf = n
     ``noise`` is where a client's own noise comes from (`strategies.privacy.local_dp`), ``states`` where it keeps what
     compression has left out (`strategies.compression.feedback`).
     """
-    return [packing_mod, compression_mod(states), noise_mod(noise), clip_mod, *more, delta_mod]
+    return [downlink_mod, packing_mod, compression_mod(states), noise_mod(noise), clip_mod, *more, delta_mod]
 
 
 @contextmanager

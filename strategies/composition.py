@@ -191,7 +191,10 @@ Part = Sampler | LocalObjective | Codec | Aggregator | Privacy | ServerOptimizer
 
 @dataclass(frozen=True)
 class Composition:
-    """A named strategy. Raises StrategyError, with the reason in one sentence, where its parts do not go together."""
+    """A named strategy. Raises StrategyError, with the reason in one sentence, where its parts do not go together.
+
+    ``codec`` writes the updates of clients, ``downlink`` the weights that they begin from, with which every part goes.
+    """
 
     name: str
     sampler: Sampler
@@ -201,6 +204,7 @@ class Composition:
     server_optimizer: ServerOptimizer
     pace: Pace = field(default_factory=Synchronous)
     objective: LocalObjective = field(default_factory=PlainObjective)
+    downlink: Codec = field(default_factory=Dense)
 
     def __post_init__(self) -> None:
         for part in self.parts:

@@ -46,6 +46,7 @@ from strategies.snapshot import PaceMemory
 from strategies.step_fold import StepFold
 from strategies.terms import RoundTerms
 from strategies.updates import Update
+from strategies.uplink import Uplink
 
 BASE_VERSION = "base-version"  # in the settings of a request: how many steps had made the model that it carries
 PATIENCE = 10  # a step gives up after so many times as many bad replies as the buffer holds, or clients train
@@ -95,7 +96,9 @@ class BufferedStrategy(FederatedStrategy):
             number, [], rate_of(origin.settings), size, simulated=isinstance(grid, World), bans=self.bans
         )
         with progress.phase("train"):
+            self._uplink = Uplink()
             arrays, metrics = self._step(self._fill(grid, origin), origin.weights)
+            progress.uplink = self._uplink.told(origin.weights.flat)
         self._steps += arrays is not None
         self._keep(number, result, arrays, metrics)
 
@@ -106,9 +109,10 @@ class BufferedStrategy(FederatedStrategy):
     def _begin_from(self, model: Model, weights: wire.GlobalWeights, number: int, config: ConfigRecord) -> Origin:
         size, shared = weights.layout.size, child_seed(self.seed, number, "", CODEC)
         terms = RoundTerms.of(self.composition, self.rules, self._pace.buffer_size, model.states, size, shared)
-        settings = {**config, **self.round_config(number), **terms.settings(), BASE_VERSION: model.steps}
-        counter = wire.ByteCounter(model.arrays)
-        return Origin(number, model.steps, model.arrays, weights, terms, settings, terms.beside(), counter)
+        sent = self._broadcast("train", number, model.arrays, weights)
+        told = {**terms.settings(), **sent.settings, BASE_VERSION: model.steps}
+        settings, counter = {**config, **self.round_config(number), **told}, wire.ByteCounter(sent.record)
+        return Origin(number, model.steps, model.arrays, weights, sent, terms, settings, terms.beside(), counter)
 
     def _remembered(self, grid: Grid) -> PaceMemory:
         return remembered(grid, self._slots, self._draws, self._steps)
@@ -185,7 +189,7 @@ class BufferedStrategy(FederatedStrategy):
     def _request(self, flight: Flight) -> Message:
         """Write to one client; the cohort it was drawn in stands for the round, as its seed must differ every time."""
         origin = flight.origin
-        records = origin.record, origin.settings, origin.beside
+        records = origin.sent.record, origin.settings, origin.beside
         writer = RequestWriter("train", flight.cohort, self.seed, *records, self._timeout + GRACE)
         message = writer.write(flight.node, [flight.client])
         before = origin.bytes_down.total
@@ -196,7 +200,10 @@ class BufferedStrategy(FederatedStrategy):
     def _take(self, flight: Flight, reply: Message | None, step: StepFold) -> None:
         progress = self._progress
         progress.cohort.append(flight.client)
-        progress.bytes_up += 0 if reply is None else bytes_of(reply)
+        if reply is not None:
+            size = bytes_of(reply)
+            progress.bytes_up += size
+            self._uplink.add(reply, 1, size)
         missed = self._steps - flight.origin.steps
         with progress.phase("aggregate"):
             for outcome in flight.read(reply):

@@ -24,6 +24,7 @@ from strategies.bans import Bans
 from strategies.census import Census
 from strategies.clock import World
 from strategies.composition import Composition
+from strategies.compression.downlink import DOWNLINK, Broadcast
 from strategies.errors import StrategyError
 from strategies.evaluation import evaluators, gather
 from strategies.pace import Pace, Synchronous
@@ -120,9 +121,10 @@ class FederatedStrategy(RoundLoop):
         terms = RoundTerms.of(self.composition, self.rules, len(cohort), states, size, shared, sampler.goal)
         settings = {**config, **self.round_config(server_round), **terms.settings()}
         progress.learning_rate = rate_of(settings)
-        messages = self._write("train", server_round, arrays, grid, cohort, settings, terms.beside())
+        sent = self._broadcast("train", server_round, arrays, weights)
+        messages = self._write("train", server_round, sent, grid, cohort, settings, terms.beside())
         described = population.described(cohort)
-        self._round = RoundInFlight(progress, weights, terms, settings, described, self._letters)
+        self._round = RoundInFlight(progress, weights, sent.start, terms, settings, described, self._letters)
         return messages
 
     def aggregate_train(
@@ -143,7 +145,8 @@ class FederatedStrategy(RoundLoop):
         """Ask all clients, or a sample of ``federated_evaluate_clients``, to evaluate on their own test part."""
         ids = self._census(grid).population().ids
         asked = evaluators(ids, self.rules.federated_evaluate_clients, self.seed, server_round)
-        return self._write("evaluate", server_round, arrays, grid, asked, dict(config))
+        sent = self._broadcast("evaluate", server_round, arrays, self.model.weights_of(arrays))
+        return self._write("evaluate", server_round, sent, grid, asked, dict(config))
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Return the summary of the clients' scores; None where nobody has any."""
@@ -186,26 +189,32 @@ class FederatedStrategy(RoundLoop):
 
     def _select(self, arrays: ArrayRecord, grid: Grid, population: Population) -> list[str]:
         def evaluate(clients: Sequence[str], settings: Mapping[str, ConfigRecordValues]) -> ClientScores | None:
-            self._write("evaluate", self._progress.round, arrays, grid, clients, settings)
+            sent = self._broadcast("evaluate", self._progress.round, arrays, self.model.weights_of(arrays))
+            self._write("evaluate", self._progress.round, sent, grid, clients, settings)
             return self._scores(grid, self._timeout)
 
         losses = losses_by(evaluate, self._progress)
         return select(self.composition.sampler, self.seed, grid, population, self._progress, losses)
 
+    def _broadcast(self, kind: str, number: int, arrays: ArrayRecord, weights: wire.GlobalWeights) -> Broadcast:
+        seed = child_seed(self.seed, number, "", f"{DOWNLINK}-{kind}")
+        return Broadcast.of(self.composition.downlink, arrays, weights, seed)
+
     def _write(
         self,
         kind: str,
         number: int,
-        arrays: ArrayRecord,
+        sent: Broadcast,
         grid: Grid,
         clients: Sequence[str],
         settings: Mapping[str, ConfigRecordValues],
         beside: Mapping[str, ArrayRecord] = NOTHING,
     ) -> list[Message]:
+        settings = {**settings, **sent.settings}
         committed = self.model.committed if kind == "train" and self.composition.keeps_client_state else None
-        writer = RequestWriter(kind, number, self.seed, arrays, settings, beside, self._timeout + GRACE, committed)
+        writer = RequestWriter(kind, number, self.seed, sent.record, settings, beside, self._timeout + GRACE, committed)
         packs = packs_for(grid, self._census(grid).population(), clients, self.rules.clients_per_message)
-        self._letters = Correspondence(arrays, [(writer.write(node, pack), pack) for node, pack in packs])
+        self._letters = Correspondence(sent.record, [(writer.write(node, pack), pack) for node, pack in packs])
         return self._letters.messages
 
     def _step(self, taken: StepFold, weights: wire.GlobalWeights) -> tuple[ArrayRecord | None, MetricRecord | None]:

@@ -215,12 +215,13 @@ class RoundProgress:
 class RoundInFlight:
     """A round whose requests are written: from which weights, on which terms, and what is known of it so far.
 
-    ``settings`` are those that the clients were sent; ``described`` are the numbers of examples that the clients of the
-    cohort gave before.
+    ``weights`` are the server's, and ``start`` what the clients were sent of them. ``settings`` are those that they
+    were sent; ``described`` are the numbers of examples that the clients of the cohort gave before.
     """
 
     progress: RoundProgress
     weights: GlobalWeights
+    start: GlobalWeights
     terms: RoundTerms
     settings: Mapping[str, ConfigRecordValues]
     described: Mapping[str, int]
@@ -229,7 +230,7 @@ class RoundInFlight:
     def fold(self, replies: Iterable[Message]) -> StepFold:
         """Take the replies in one by one as the iterable yields them, until all have come or the round is complete."""
         progress, step = self.progress, self.terms.start(self.settings, self.weights.layout.size)
-        reader = self.terms.reader(self.weights, self.described)
+        reader = self.terms.reader(self.start, self.described)
         for reply, asked in self.letters.answered(replies):
             with progress.phase("aggregate"):
                 for outcome in reader.read(reply, asked):

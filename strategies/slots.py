@@ -12,6 +12,7 @@ from flwr.serverapp import Grid
 from strategies import wire
 from strategies.admission import Reason
 from strategies.clock import clock_of
+from strategies.compression.downlink import Broadcast
 from strategies.exchange import Exchange
 from strategies.replies import Outcome, Rejection
 from strategies.terms import RoundTerms
@@ -27,6 +28,7 @@ class Origin:
     steps: int
     record: ArrayRecord
     weights: wire.GlobalWeights
+    sent: Broadcast
     terms: RoundTerms
     settings: Mapping[str, ConfigRecordValues]
     beside: Mapping[str, ArrayRecord]
@@ -53,7 +55,7 @@ class Flight:
         """Return what became of the client; None for a reply means that it is late."""
         if reply is None:
             return [Rejection(self.client, Reason.LATE)]
-        return self.origin.terms.reader(self.origin.weights, self.described).read(reply, [self.client])
+        return self.origin.terms.reader(self.origin.sent.start, self.described).read(reply, [self.client])
 
 
 class Slots:
