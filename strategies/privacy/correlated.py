@@ -24,6 +24,10 @@ class CorrelatedNoise(Protocol):
         """The length of a pass."""
 
     @property
+    def vectors(self) -> int:
+        """How many vectors of noise the state holds at most."""
+
+    @property
     def sensitivity(self) -> float:
         """By how much a client's update of norm 1 moves, in a pass, all that gets independent noise."""
 

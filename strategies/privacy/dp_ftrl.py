@@ -23,6 +23,7 @@ nothing of a release depends on who came (`strategies.privacy.dp_fedavg`); a pas
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
@@ -43,6 +44,9 @@ from strategies.privacy.tree import TreeNoise
 from strategies.samplers import CyclicSampler, Sampler, pass_rounds
 from strategies.updates import FloatVector, State
 
+logger = logging.getLogger(__name__)
+
+MUCH = 2**30  # bytes
 GUARANTEES = Guarantees(
     gives=frozenset({Property.BOUNDED_UPDATES, Property.NODE_SUMS, Property.NOTHING_ELSE}),
     needs=frozenset({Property.LINEAR, Property.EQUAL_WEIGHTS, Property.BOUNDED_PARTICIPATION, Property.NOTHING_ELSE}),
@@ -93,7 +97,13 @@ class DPFTRL(ClippedSum):
         return None if (round - 1) % rounds else Release("cyclic", 1.0, self.pass_noise_multiplier)
 
     def init(self, size: int) -> State:
-        """Return no state: no noise so far."""
+        """Return no state: no noise so far. Warn where the noise to come will take much memory."""
+        if (room := self.correlated.vectors * size * 8) > MUCH:
+            logger.warning(
+                "The noise that is remembered takes up to %.1f GB of the server's memory, and as much in a checkpoint: "
+                "lower 'mf-bands' or 'pass-rounds' where that is too much.",
+                room / 1e9,
+            )
         return NOTHING
 
     def config(self, state: State) -> dict[str, float]:

@@ -58,6 +58,11 @@ class BandedNoise:
         return np.asarray(root / np.linalg.norm(root))
 
     @property
+    def vectors(self) -> int:
+        """One for each band but the first."""
+        return len(self.column) - 1
+
+    @property
     def sensitivity(self) -> float:
         """By how much a client's update of norm 1 moves C x in a pass, in the Euclidean norm."""
         return float(np.linalg.norm(self.column))

@@ -39,6 +39,11 @@ class TreeNoise:
     rounds: int
 
     @property
+    def vectors(self) -> int:
+        """One for each level."""
+        return self.rounds.bit_length()
+
+    @property
     def sensitivity(self) -> float:
         """By how much a client's update of norm 1 moves all nodes of a pass, in the Euclidean norm."""
         return math.sqrt(self.rounds.bit_length())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from itertools import pairwise
@@ -63,6 +64,14 @@ def test_the_noise_is_that_of_the_correlation_however_many_come(kind: TreeNoise 
         noise, theirs = kind.next(round, 2, theirs, np.random.default_rng([0, round]))
         expected = (came * np.array([0.25, -0.5]) + 1.5 * 2.0 * noise) / 4
         np.testing.assert_allclose(delta, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_much_memory_is_told_before_it_is_taken(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        DPFTRL(4, correlated=BandedNoise(1000, 80)).init(1_663_370)
+        assert not caplog.messages
+        DPFTRL(4, correlated=BandedNoise(1000)).init(1_663_370)
+    assert caplog.messages[0].startswith("The noise that is remembered takes up to 13.3 GB of the server's memory")
 
 
 @pytest.mark.parametrize("kind", KINDS)

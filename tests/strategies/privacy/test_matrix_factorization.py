@@ -99,7 +99,7 @@ def test_the_state_holds_one_vector_less_than_there_are_bands() -> None:
     noise, state = BandedNoise(6, 4), {}
     for number in range(1, 10):
         released, state = noise.next(number, 3, state, np.random.default_rng(number))
-        assert len(state) == 1 + min(3, number)
+        assert len(state) == 1 + min(noise.vectors, number) and noise.vectors == 3
         assert np.array_equal(state["noise-1"], released)
     assert BandedNoise(6, 1).next(1, 3, {}, np.random.default_rng(1))[1].keys() == {"round"}
 
