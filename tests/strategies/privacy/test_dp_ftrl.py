@@ -180,7 +180,7 @@ def test_the_same_noise_multiplier_costs_less_where_a_pass_is_one_column() -> No
     assert costs == pytest.approx([gaussian_epsilon(math.sqrt(3) / 6, 1e-5), gaussian_epsilon(1 / 6, 1e-5)], rel=1e-3)
 
 
-def test_a_deployment_goes_on_from_its_state_and_takes_its_noise_from_the_system() -> None:
+def test_a_deployment_takes_its_noise_from_the_system_and_remembers_it() -> None:
     deployed = Clients(properties={})
     first, second = (run("dp-ftrl", clients=deployed, rounds=3) for _ in range(2))
     assert not np.any(first[0] == second[0])
