@@ -110,6 +110,7 @@ class FederatedStrategy(RoundLoop):
         progress = self._progress = RoundProgress(
             server_round, goal=goal, population=len(population), simulated=simulated, bans=self.bans
         )
+        self._check_scale()
         cohort = self._select(arrays, grid, population)
         weights = self.model.weights_of(arrays)
         progress.withheld = self._withholds
@@ -252,18 +253,20 @@ class FederatedStrategy(RoundLoop):
         self.composition.sampler.check(clients)
         if why := self.composition.aggregator.shortfall(self._most_updates(clients)):
             raise StrategyError(f"The strategy '{self.composition.name}' cannot run: {why}.")
-        self._check_privacy(clients)
-
-    def _check_privacy(self, clients: int) -> None:
-        """Raise StrategyError where real clients would be promised what is simulated; warn of what is no privacy."""
+        self._check_scale()
         privacy = self.composition.privacy
-        if privacy.scale != 1 and not self._simulated:
-            raise StrategyError(
-                f"The run {privacy.caveat}: so it is refused where clients are real. Leave 'noise-cohort-size' at 0."
-            )
         if privacy.noise_multiplier is not None:
             for sentence in warnings(privacy.noise_multiplier, self.rules.budget.delta, round(clients * privacy.scale)):
                 logger.warning("%s", sentence)
+
+    def _check_scale(self) -> None:
+        """Raise StrategyError where real clients would be promised what only a larger federation gives."""
+        scale = self.composition.privacy.scale
+        if scale != 1 and not self._simulated:
+            raise StrategyError(
+                f"The noise is that of {scale:g} times as many clients as take part ('noise-cohort-size'), so that the "
+                "run is refused where clients are real, who need all of their own: leave it at 0, or simulate."
+            )
 
     def _most_updates(self, clients: int) -> int:
         """Return how many updates a step can have at most, of a population of so many clients."""

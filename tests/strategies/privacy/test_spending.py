@@ -7,6 +7,7 @@ from dataclasses import replace
 import dp_accounting as dp
 import numpy as np
 import pytest
+from flwr.app import ConfigRecord
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -182,9 +183,16 @@ def test_the_noise_of_a_cohort_that_is_not_there_is_labelled_and_refused_where_c
     with pytest.raises(StrategyError) as caught:
         run(options, clients=Clients(properties={}))
     assert str(caught.value) == (
-        "The run simulates the noise of a cohort of 400; this run itself is not private: so it is refused where "
-        "clients are real. Leave 'noise-cohort-size' at 0."
+        "The noise is that of 100 times as many clients as take part ('noise-cohort-size'), so that the run is refused "
+        "where clients are real, who need all of their own: leave it at 0, or simulate."
     )
+
+
+def test_a_single_round_of_real_clients_with_the_noise_of_others_is_refused_too() -> None:
+    built = registry.build("dp-fedavg", {"clients-per-round": 4, "noise-multiplier": 3.0, "noise-cohort-size": 400})
+    arrays, grid = wire.array_record(dict(MODEL)), InlineGrid.of(Clients(properties={}).app(), 2)
+    with pytest.raises(StrategyError, match="100 times as many clients"):
+        FederatedStrategy(built).configure_train(1, arrays, ConfigRecord(), grid)
 
 
 @pytest.mark.parametrize(
