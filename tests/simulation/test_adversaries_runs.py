@@ -36,7 +36,7 @@ from strategies.seeding import child_seed
 from tasks.data import Examples
 from tasks.datasets import kept_data
 from tests.app.inline_runs import SMALL, Left
-from tests.simulation.test_simulate import FEDBUFF, warm_runs
+from tests.simulation.engines import FEDBUFF, warm_runs
 from tests.simulation.worlds import A_SECOND_FOR_TEN, WiredGrid, conditions, run
 from tests.strategies import toy_federation as toy
 

@@ -29,7 +29,7 @@ from simulation.inline import InlineGrid
 from strategies.privacy.accounting import Epsilons
 from strategies.privacy.audit import Finding
 from tests.app.inline_runs import SMALL, Left
-from tests.simulation.test_simulate import warm_runs
+from tests.simulation.engines import warm_runs
 
 AUDITED: dict[str, Any] = {
     **SMALL,

@@ -10,7 +10,7 @@ import pytest
 from app.run_directory import RunDirectory
 from strategies.registry import STRATEGIES
 from tests.app.inline_runs import SMALL, Left
-from tests.simulation.test_simulate import FEDBUFF, warm_runs
+from tests.simulation.engines import FEDBUFF, warm_runs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -19,59 +19,14 @@ from app.run_directory import RunDirectory
 from simulation import cli, command
 from simulation.simulate import data_bytes
 from tests.app.inline_runs import SMALL, Left, latest
+from tests.simulation.engines import FEDBUFF, warm_runs
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-
-WARM_RUNS = """
-import json, sys, time
-from pathlib import Path
-from app.config import RunConfig
-from app.errors import UserError
-from simulation.simulate import ONE_OF_MANY, Simulation
-folder, engine = Path(sys.argv[1]), sys.argv[2]
-configs = [
-    RunConfig.from_run_config({**changes, "runs-dir": str(folder)}) for changes in json.loads(sys.argv[3])
-]
-told = []
-
-def stop(record):
-    if record.round == 1:
-        raise UserError("that will do")
-
-with Simulation(int(sys.argv[4]) if engine == "ray" else None, engine=engine) as simulation:
-    for config in configs:
-        seen = []
-        run = simulation.run(config, [lambda record: seen.append(record.round)], ONE_OF_MANY)  # a page takes a second
-        told.append([str(run.directory.path), seen, run.rounds])
-    try:
-        simulation.run(configs[0], observers=[stop])
-    except UserError as error:
-        told.append(str(error))
-Path(folder / "told.json").write_text(json.dumps(told))
-"""
-
-
-def warm_runs(folder: Path, engine: str, configs: list[dict[str, Any]], workers: int = 2) -> list[Any]:
-    folder.mkdir()
-    arguments = [str(folder), engine, json.dumps(configs), str(workers)]
-    done = subprocess.run(
-        [sys.executable, "-c", WARM_RUNS, *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return list(json.loads((folder / "told.json").read_text()))
-
-
-FEDBUFF: dict[str, Any] = {
-    "strategy": "fedbuff", "buffer-size": 2, "concurrency": 4, "num-rounds": 4,
-    "example-seconds": 0.1, "compute-spread": 0.8, "dropout": 0.1,
-}  # fmt: skip
-"""Clients of all speeds, some of which drop out: updates of different ages, in an order that only the world knows."""
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_ray_and_inline_give_one_model_packed_anyhow_on_one_warm_engine(tmp_path: Path) -> None:
-    """Each engine is one process, as the import of TensorFlow takes longer than all the runs."""
     model = {**SMALL, "model": "cnn-small", "node-timeout": 30.0}
     alone = {"clients-per-message": 1}
     configs = [model, {**model, **alone}, {**model, **FEDBUFF}, {**model, **FEDBUFF, **alone}, {**model, "seed": 1}]
