@@ -36,11 +36,11 @@ class CanaryHosted(Hosted):
 
     def train(self, client: str) -> ClientData:
         """Return a client's training part."""
-        return self._nothing() if client in self.canaries.ids else super().train(client)
+        return self._nothing() if client in self.canaries else super().train(client)
 
     def test(self, client: str) -> ClientData:
         """Return a client's own test part."""
-        return self._nothing() if client in self.canaries.ids else super().test(client)
+        return self._nothing() if client in self.canaries else super().test(client)
 
     def _nothing(self) -> Examples:
         return Examples(np.zeros((0, *self.data.input_shape), np.float32), np.zeros(0, np.int32))

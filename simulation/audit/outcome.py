@@ -43,27 +43,27 @@ class Outcome:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain values."""
-        promised = self.promised and {"rdp": self.promised.rdp, "pld": self.promised.pld}
-        findings = {"final-model": self.final_model, "all-models": self.all_models}
+        sizes = ("canaries", "weights", "rounds", "delta", "confidence")
         return {
-            **{name: getattr(self, name) for name in ("canaries", "weights", "rounds", "delta", "confidence")},
-            "promised": promised,
-            **{name: vars(finding) for name, finding in findings.items()},
+            **{name: getattr(self, name) for name in sizes},
+            "promised": None if self.promised is None else {"rdp": self.promised.rdp, "pld": self.promised.pld},
+            "final-model": vars(self.final_model),
+            "all-models": vars(self.all_models),
             "meaning": self.sentence(),
         }
 
     @classmethod
     def of_json(cls, told: Mapping[str, Any]) -> Outcome:
         """Read what `to_json` gave, also after a journey through `app.plain_json`."""
-        promised = told["promised"] and Epsilons(
-            number(told["promised"]["rdp"]),
-            None if told["promised"]["pld"] is None else number(told["promised"]["pld"]),
-        )
         return cls(
-            *(int(told["canaries"]), int(told["weights"]), int(told["rounds"])),
-            *(float(told["delta"]), float(told["confidence"])),
-            promised,
-            *(Finding(number(found["estimate"]), number(found["bound"])) for found in _findings(told)),
+            canaries=int(told["canaries"]),
+            weights=int(told["weights"]),
+            rounds=int(told["rounds"]),
+            delta=float(told["delta"]),
+            confidence=float(told["confidence"]),
+            promised=_epsilons(told["promised"]),
+            final_model=_finding(told["final-model"]),
+            all_models=_finding(told["all-models"]),
         )
 
     def sentence(self) -> str:
@@ -93,8 +93,14 @@ class Outcome:
         return rows
 
 
-def _findings(told: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    return told["final-model"], told["all-models"]
+def _epsilons(told: Mapping[str, Any] | None) -> Epsilons | None:
+    if told is None:
+        return None
+    return Epsilons(number(told["rdp"]), None if told["pld"] is None else number(told["pld"]))
+
+
+def _finding(told: Mapping[str, Any]) -> Finding:
+    return Finding(number(told["estimate"]), number(told["bound"]))
 
 
 def _promise(epsilon: float | None) -> str:

@@ -5,9 +5,9 @@ algorithms 2 (the final model is seen) and 3 (the models of all rounds are). Can
 accounted as the other clients of an ordinary run are; in the place of an update each sends the same random direction
 whenever it is asked. Both halves are here: the mod that canaries run, and who watches the models for their directions.
 
-What differs from the paper: a canary sends ten times the clipping norm, so that an audit shows too where clipping
-fails. A norm that adapts counts it as too long. Where layers are clipped one by one, a canary loses some of its length.
-Without privacy nothing is clipped, and a canary's update has the length that `Canaries` says.
+What differs from the paper: a canary sends ten times the clipping norm and is clipped like others, so that an audit
+shows too where longer updates get through. A norm that adapts counts it as too long. Where layers are clipped one by
+one, a canary loses some of its length. Without privacy its update has the length that `Canaries` says.
 """
 
 from __future__ import annotations
@@ -48,6 +48,13 @@ class Canaries:
         """The clients that take part, sorted."""
         return tuple(f"canary-{number:06d}" for number in range(self.count))
 
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        return frozenset(self.ids)
+
+    def __contains__(self, client: str) -> bool:
+        return client in self._known
+
     @property
     def absent(self) -> tuple[str, ...]:
         """As many that do not, for comparison."""
@@ -62,7 +69,7 @@ class Canaries:
         """Let other clients through, and answer for canaries; stands between ``packing_mod`` and ``delta_mod``."""
         settings = wire.config_of(message)
         client = str(settings.get(wire.CLIENT, ""))
-        if client not in self.ids:
+        if client not in self:
             return call_next(message, context)
         size = wire.read_weights(wire.arrays_of(message.content, wire.ARRAYS)).layout.size
         clipped = PREFIX + NORM in settings

@@ -26,6 +26,7 @@ from simulation.audit.canary_client import app, canaries_of, clients_and_canarie
 from simulation.audit.command import judged
 from simulation.audit.outcome import Outcome
 from simulation.inline import InlineGrid
+from simulation.simulate import Simulation
 from strategies.privacy.accounting import Epsilons
 from strategies.privacy.audit import Finding
 from tests.app.inline_runs import SMALL, Left
@@ -138,6 +139,12 @@ def test_a_client_that_is_called_like_a_canary_is_refused(tmp_path: Path) -> Non
     )
     with pytest.raises(UserError, match="has a client 'canary-000003', as canaries are called"):
         canaries_of(config)
+
+
+def test_the_noise_of_a_larger_cohort_is_not_audited() -> None:
+    config = RunConfig.from_run_config({**AUDITED, "noise-cohort-size": 500})
+    with pytest.raises(UserError, match="leave 'noise-cohort-size' at 0, or 'canaries'"):
+        Simulation(engine="inline").grid(config)
 
 
 def test_a_canary_is_as_large_as_the_average_client_and_has_no_data() -> None:

@@ -133,6 +133,22 @@ def test_the_bound_exceeds_the_truth_as_rarely_as_it_says(noise: float) -> None:
     assert sum(bound > truth for bound in strict) <= 20
 
 
+def scores_of_one_release(noise: float, count: int, size: int, generator: np.random.Generator) -> np.ndarray:
+    """Cosines of canaries that are all in one sum, with one noise: what an audit really sees."""
+    directions = generator.normal(size=(count, size))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    release = directions.sum(axis=0) + noise * generator.normal(size=size)
+    return np.asarray(directions @ release / np.linalg.norm(release))
+
+
+def test_that_canaries_share_one_release_makes_it_exceed_the_truth_no_more_often() -> None:
+    """What the bound assumes, of 200 audits of 100 canaries; at one half, 120 would be exceeded in one of 500."""
+    generator, truth = np.random.default_rng(10), exact_epsilon(1.0, 1e-5)
+    scores = [scores_of_one_release(1.0, 100, 1000, generator) for _ in range(200)]
+    assert sum(lower_bound(of_one, 1000, 1e-5, confidence=0.5) > truth for of_one in scores) < 120
+    assert sum(lower_bound(of_one, 1000, 1e-5) > truth for of_one in scores) <= 10
+
+
 def test_the_bound_is_worth_something() -> None:
     """The median of 20: more than half of the truth with 2000 canaries, less with fewer."""
     generator = np.random.default_rng(9)

@@ -6,6 +6,7 @@
 | noise that is not scaled by the norm | the same |
 | no clipping by the client | what its mod lets out |
 | no clipping by the server | the sum by hand; a stock client in a federation; the bound for any update |
+| clipping, on both sides, to a looser norm than the noise is for | the sum by hand; a stock client; the audit |
 | layers that are clipped to the whole norm each | the bound for any update |
 | weights by examples in the sum | clients of unequal numbers of examples |
 | divided by who came instead of who was expected | the sum by hand; the noise on it |
@@ -87,6 +88,13 @@ class TrustingServer(DPFedAvg):
 
     def clip(self, update: Update, config: Mapping[str, float], layout: ModelLayout) -> Update:
         return update
+
+
+class LooseNorm(DPFedAvg):
+    """Clips to ten times the norm that the noise is made for, on clients and server alike."""
+
+    def config(self, state: State) -> dict[str, float]:
+        return Clipping(10 * self.clipping_norm, self.per_layer).to_config()
 
 
 class ByWhoCame(DPFedAvg):
@@ -234,6 +242,9 @@ MUTANTS: dict[str, Callable[[], None]] = {
     "no clipping by the server: by hand": lambda: check_sum(TrustingServer),
     "no clipping by the server: a stock client": lambda: check_server(with_mechanism(TrustingServer)),
     "no clipping at all": lambda: check_bound(NoClipping, LONG, 1.0, False),
+    "clipping to a looser norm: by hand": lambda: check_sum(LooseNorm),
+    "clipping to a looser norm: a stock client": lambda: check_server(with_mechanism(LooseNorm)),
+    "clipping to a looser norm: audit": lambda: check_audit(with_mechanism(LooseNorm), noise=2.0),
     "the whole norm for each layer": lambda: check_bound(WholeNormPerLayer, LONG, 1.0, True),
     "weights by examples": lambda: check_equal_weights(with_leaking_weights, packed=1),
     "divided by who came: by hand": lambda: check_sum(ByWhoCame),
