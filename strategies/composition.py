@@ -53,7 +53,7 @@ class Privacy(Protocol):
 
     @property
     def caveat(self) -> str:
-        """Why what is accounted protects nobody, to follow "the run ..."; "" where it does."""
+        """Why what is accounted is not what this run protects, to follow "the run ..."; "" where it is."""
 
     @property
     def scale(self) -> float:

@@ -97,8 +97,8 @@ class ClippedSum:
 
     @property
     def caveat(self) -> str:
-        """Whether there is no noise, or less than this run's own clients need."""
-        return simulated_cohort(self.noise_cohort_size) if self.noise_multiplier else "has no privacy"
+        """Whether there is less noise than this run's own clients need."""
+        return simulated_cohort(self.noise_cohort_size)
 
     @property
     def accounted_clients(self) -> int:

@@ -17,6 +17,7 @@ from strategies.updates import State
 if TYPE_CHECKING:
     from strategies.privacy.budget import Budget
 
+NO_PRIVACY = "has no privacy"  # of a run, as other caveats
 OF_MEAN, OF_UPDATE = "noise-deviation", "update-noise-deviation"
 """What mechanisms tell of their noise, its standard deviation: on each number of the mean, or of a single update."""
 
@@ -83,7 +84,7 @@ class Spending:
             releases=known.rounds,
             left=budget.epsilon - found.tightest if budget.epsilon else None,
             noise=noise,
-            caveat=caveat,
+            caveat=caveat if math.isfinite(found.tightest) else NO_PRIVACY,
         )
 
     @property

@@ -85,7 +85,7 @@ def test_what_a_guarantee_covers_by_the_way_of_sampling() -> None:
 
 
 def test_neither_no_noise_nor_the_noise_of_others_is_called_privacy() -> None:
-    free = spent((Release("poisson", 0.1, 0.0), 1), caveat="has no privacy")
+    free = spent((Release("poisson", 0.1, 0.0), 1), caveat="simulates the noise of a cohort of 9")
     assert free.epsilon == math.inf and free.meaning.startswith("No privacy")
     assert json.loads(plain_json.dumps(free.to_json()))["caveat"] == "has no privacy"
     other = spent((Release("poisson", 0.1, 1.0), 1), caveat="simulates the noise of a cohort of 9; this run is none")
