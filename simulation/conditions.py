@@ -62,15 +62,15 @@ class Conditions:
             config.straggler_share,
         )
 
-    def work(self, clients: Sequence[str], seeds: Keys, examples: Floats, model_bytes: float, now: float) -> Work:
-        """Return what a request costs each client, which has so many examples and receives and sends a whole model.
+    def work(self, clients: Sequence[str], seeds: Keys, examples: Floats, moved_bytes: float, now: float) -> Work:
+        """Return what a request costs each client, which has so many examples and receives and sends so many bytes.
 
         ``seeds`` [clients] are those of the request: what one drops out of has nothing to do with the next.
         """
         crowd = self.draws.crowd(clients)
         seen = np.array([self.training.examples_seen(own) for own in examples.tolist()])
         compute = self.devices.compute_seconds(crowd, seen)
-        network = self.devices.network_seconds(crowd, 2 * model_bytes)
+        network = self.devices.network_seconds(crowd, moved_bytes)
         lost = self._lost(crowd, seeds, compute + network, now)
         return Work(compute, network, lost, uniforms(seeds, "rank"), self._done(seeds))
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 
 from simulation.conditions import Conditions
 from simulation.fates import Terms, Work, fates
@@ -110,8 +110,7 @@ def _cuts_of_round(
     clients = [client for pack in packs for client in pack]
     seeds = [seed for request in requests for seed in wire.int_list(wire.config_of(request), wire.SEEDS)]
     counts = np.array([max(1, examples.get(client, 1)) for client in clients], np.float64)
-    size = _bytes_of(wire.arrays_of(requests[0].content, wire.ARRAYS))
-    work = conditions.work(clients, np.array(seeds, np.uint64), counts, size, now)
+    work = conditions.work(clients, np.array(seeds, np.uint64), counts, _moved_bytes(requests[0]), now)
     fate = fates(work, terms)
     details = _details(fate.reasons, work, terms)
     start = 0
@@ -129,9 +128,11 @@ def _terms(request: Message, conditions: Conditions) -> Terms:
     return Terms(deadline, goal, conditions.patience, conditions.partial)
 
 
-def _bytes_of(record: ArrayRecord) -> float:
-    """Return how many bytes the elements of the arrays take; nothing is serialized for it."""
-    return float(sum(np.dtype(array.dtype).itemsize * np.prod(array.shape) for array in record.values()))
+def _moved_bytes(request: Message) -> float:
+    """Return how many bytes the model takes down and an update up; nothing is serialized for it."""
+    arrays, config = wire.arrays_of(request.content, wire.ARRAYS), wire.config_of(request)
+    down = float(sum(np.dtype(array.dtype).itemsize * np.prod(array.shape) for array in arrays.values()))
+    return down + (wire.number(config, wire.UPDATE_BYTES) if wire.UPDATE_BYTES in config else down)
 
 
 def _details(reasons: Sequence[str], work: Work, terms: Terms) -> list[str]:

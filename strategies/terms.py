@@ -13,6 +13,7 @@ from strategies.admission import Limits
 from strategies.aggregators import WeightedMean
 from strategies.bans import BanRules
 from strategies.composition import Composition
+from strategies.compression.expected import expected_bytes
 from strategies.fixed_point import MAX_WEIGHT, share
 from strategies.privacy.budget import Budget
 from strategies.privacy.clipping import NORM, PREFIX
@@ -64,6 +65,7 @@ class RoundTerms:
     deadline: float = 0.0
     goal: int = 0
     codec_seed: int = 0
+    update_bytes: int = 0
 
     @classmethod
     def of(
@@ -84,7 +86,8 @@ class RoundTerms:
         """
         most = _longest(rules.limits.max_norm, composition.privacy.config(states.privacy), size)
         limits = replace(rules.limits, max_contribution=share(max(1, addends)), max_norm=most)
-        return cls(composition, limits, states, rules.round_deadline, goal, codec_seed)
+        update_bytes = expected_bytes(composition.codec, size)
+        return cls(composition, limits, states, rules.round_deadline, goal, codec_seed, update_bytes)
 
     @cached_property
     def privacy_config(self) -> Mapping[str, float]:
@@ -99,6 +102,7 @@ class RoundTerms:
             wire.SUMMED: summed if self.composition.takes_partial_sums else "",
             wire.DEADLINE: self.deadline,
             wire.GOAL: self.goal,
+            wire.UPDATE_BYTES: self.update_bytes,
             **wire.limits_record(self.limits),
             **self.composition.objective.config(self.states.objective),
             **{PREFIX + key: value for key, value in self.privacy_config.items()},

@@ -44,6 +44,7 @@ PROXIMAL_MU = "proximal-mu"  # mu of FedProx's term mu/2 ||w - w_t||^2, a settin
 CORRECTION = "correction"  # arrays like the weights, which the client adds to every gradient, as in SCAFFOLD
 DEADLINE, GOAL = "deadline", "goal"  # simulated seconds a round may take, and good updates it needs; 0 = no limit, all
 RUN = "run"  # under which name clients keep their states
+UPDATE_BYTES = "update-bytes"  # that a client's update is expected to take
 CODEC_SEED = "codec-seed"  # what the codecs of all clients of a round draw from where they have to agree
 COMMITTED, COMMITTED_ROUND = "committed", "committed-round"  # when a client's update counted last; 0 = never
 OF_EACH = {CLIENTS: CLIENT, SEEDS: SEED, SHARES: SHARE, COMMITTED: COMMITTED_ROUND}

@@ -22,6 +22,9 @@ class Codec(Protocol):
     clients of a round and known to the server, which never takes it from a payload: for what they have in common.
     """
 
+    def __hash__(self) -> int:
+        """A codec is a frozen value."""
+
     @property
     def guarantees(self) -> Guarantees:
         """What the codec gives (SINGLE_UPDATES, unless it masks them) and needs (LINEAR, where it masks)."""

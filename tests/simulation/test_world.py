@@ -24,6 +24,7 @@ from simulation.world import WorldGrid, world_grid
 from strategies import wire
 from strategies.census import Census
 from strategies.clock import World
+from strategies.compression.header import LENGTH
 from strategies.errors import StrategyError
 from strategies.exchange import ArrivalGrid
 from tasks.local_training import LocalTraining
@@ -60,6 +61,16 @@ def test_network_time_is_that_of_the_model_down_and_up() -> None:
     megabits = 2 * toy.SIZE * 4 * 8 / 1e6  # five float32, both ways
     _, (record,) = run(world(conditions(devices=Devices(network_mbps=megabits / 3))), rounds=1)
     assert record.simulated_seconds == pytest.approx(3)
+
+
+def test_network_time_is_that_of_what_compression_leaves() -> None:
+    """As float16 both ways: payloads of a known length, whose headers weigh more than five values."""
+    sent, seconds = 2 * (LENGTH + 2 * toy.SIZE), 3
+    network = Devices(network_mbps=sent * 8 / 1e6 / seconds)
+    options: dict[str, object] = {"codec": "float16", "downlink": "float16"}
+    _, (record,) = run(world(conditions(devices=network)), rounds=1, options=options)
+    assert record.accepted == toy.IDS
+    assert record.simulated_seconds == pytest.approx(seconds)
 
 
 def test_more_work_takes_longer() -> None:
