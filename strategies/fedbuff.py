@@ -95,6 +95,7 @@ class BufferedStrategy(FederatedStrategy):
         progress = self._progress = RoundProgress(
             number, [], rate_of(origin.settings), size, simulated=isinstance(grid, World), bans=self.bans
         )
+        progress.withheld = self._withholds
         with progress.phase("train"):
             self._uplink = Uplink()
             arrays, metrics = self._step(self._fill(grid, origin), origin.weights)
@@ -163,7 +164,7 @@ class BufferedStrategy(FederatedStrategy):
     def _refill(self, grid: Grid, origin: Origin) -> None:
         """Let others begin in the place of those that are back."""
         population, slots = self._population(grid), self._slots
-        self._progress.population = len(population)
+        self._progress.population = population
         free = (self._pace.concurrency or len(population)) - len(slots.working)
         banned = self._progress.note_banned(population)
         drawn = self._draws.next(free, grid, population, slots.clients(), banned)

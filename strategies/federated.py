@@ -108,7 +108,7 @@ class FederatedStrategy(RoundLoop):
         # A world picks the first to finish itself, and says what became of the others: they are waited for.
         goal = 0 if simulated else sampler.goal
         progress = self._progress = RoundProgress(
-            server_round, goal=goal, population=len(population), simulated=simulated, bans=self.bans
+            server_round, goal=goal, population=population, simulated=simulated, bans=self.bans
         )
         self._check_scale()
         cohort = self._select(arrays, grid, population)
@@ -225,7 +225,7 @@ class FederatedStrategy(RoundLoop):
         if why and not (unconditional and progress.offered):
             return progress.skip(why)
         with progress.phase("aggregate"):
-            arrays = self.model.step(taken, weights, progress.round, progress.population)
+            arrays = self.model.step(taken, weights, progress.round, len(progress.population))
         if arrays is None:
             return progress.skip("the server's step would make weights that are not finite ('server-learning-rate')")
         return arrays, MetricRecord(dict(progress.train_metrics()))

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from operator import attrgetter
 from types import MappingProxyType
+from typing import ClassVar
 
 from strategies.errors import StrategyError
 
@@ -29,6 +33,11 @@ class Population:
     Raises StrategyError for an id given twice, a client on no node or on an unknown one.
     """
 
+    KINDS: ClassVar[Mapping[str, Callable[[ClientInfo], str]]] = {
+        "device-classes": attrgetter("device_class"),
+        "regions": attrgetter("region"),
+    }
+
     def __init__(
         self, clients: Iterable[ClientInfo], nodes: Iterable[int], hosts: Mapping[str, Sequence[int]] | None = None
     ) -> None:
@@ -49,6 +58,11 @@ class Population:
         if client not in self._by_id:
             raise StrategyError(f"There is no client '{client}' in the population of {len(self)} clients.")
         return self._by_id[client]
+
+    @cached_property
+    def groups(self) -> Mapping[str, Mapping[str, int]]:
+        """How many clients there are of each device class and of each region, "" standing for none named."""
+        return {kind: Counter(map(name_of, self.clients)) for kind, name_of in self.KINDS.items()}
 
     def described(self, cohort: Iterable[str]) -> dict[str, int]:
         """Return how many examples each of these clients said to have, without those that did not say."""

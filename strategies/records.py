@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from strategies.privacy.spending import Spending
 
 WORST_SHARE = 0.1
+QUARTILES = ("min", "q25", "median", "q75", "max")
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,9 @@ class RoundRecord:
     ``checkpoint`` is the last round before this one from whose state the run could go on, None where none is kept: it
     stays behind where none can be written. ``example_privacy`` holds the highest "epsilon" that DP-SGD has come to for
     the examples of a client until this round, and its "delta"; None where examples are not private.
+    ``offered`` counts the clients that could be drawn. ``diversity`` is what `strategies.diversity` tells of them, None
+    where clients name no groups. ``norms`` are the Euclidean norms of the updates that counted, where each was seen by
+    itself and nothing promises to keep them private.
     """
 
     round: int
@@ -78,6 +82,9 @@ class RoundRecord:
     privacy: Spending | None = None
     checkpoint: int | None = None
     example_privacy: Mapping[str, float] | None = None
+    offered: int = 0
+    diversity: Mapping[str, Any] | None = None
+    norms: tuple[float, ...] = ()
 
     def participation(self) -> float:
         """Share of the selected clients whose update counted; 1 where none was selected."""
@@ -87,6 +94,7 @@ class RoundRecord:
         """Return the record as one line of ``metrics.jsonl``: plain values with keys in kebab-case."""
         return {
             "round": self.round,
+            "offered": self.offered,
             "selected": len(self.selected),
             "accepted": len(self.accepted),
             "participation": self.participation(),
@@ -105,4 +113,14 @@ class RoundRecord:
             "privacy": None if self.privacy is None else self.privacy.to_json(),
             "checkpoint": self.checkpoint,
             "example-privacy": None if self.example_privacy is None else dict(self.example_privacy),
+            "diversity": None if self.diversity is None else dict(self.diversity),
+            "update-norms": _quantiles(self.norms),
         }
+
+
+def _quantiles(norms: Sequence[float]) -> dict[str, float] | None:
+    """Return how many norms there are, and their quartiles; None of none."""
+    if not norms:
+        return None
+    found = np.quantile(norms, [0.0, 0.25, 0.5, 0.75, 1.0])
+    return {"updates": len(norms), **dict(zip(QUARTILES, found.tolist(), strict=True))}

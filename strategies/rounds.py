@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from flwr.app import ConfigRecordValues, Message
 
 from strategies import wire
-from strategies.admission import Reason
+from strategies.admission import Reason, norm
 from strategies.aggregators import Aggregator
 from strategies.bans import Bans
+from strategies.diversity import diversity
 from strategies.errors import LayoutError, StrategyError
 from strategies.population import Population
 from strategies.privacy.clipping import WITHIN
@@ -24,7 +25,7 @@ from strategies.replies import Outcome, Rejection
 from strategies.requests import Correspondence
 from strategies.step_fold import Counted, StepFold
 from strategies.terms import RoundTerms
-from strategies.updates import PartialSum, mean_metrics
+from strategies.updates import PartialSum, Update, mean_metrics
 from strategies.wire import GlobalWeights
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ class RoundProgress:
     """Collects what `RoundRecord` tells of a round.
 
     ``counted`` holds (client, weight, metrics) of each update that counts. With a ``goal`` the round is complete when
-    so many do, and what comes later is surplus. ``population`` is the number of clients there are, online or not.
+    so many do, and what comes later is surplus. ``population`` holds the clients there are, online or not.
     ``simulated`` says that the clients live in a simulated world, in which it is usual to drop out or to be late.
     ``bans`` learns what each client did; ``banned`` clients could not be drawn, and ``offered`` ones could.
     """
@@ -52,7 +53,7 @@ class RoundProgress:
     cohort: list[str] = field(default_factory=list)
     learning_rate: float | None = None
     goal: int = 0
-    population: int = 0
+    population: Population = field(default_factory=lambda: Population((), ()))
     simulated: bool = False
     bans: Bans = field(default_factory=Bans)
     banned: int = 0
@@ -65,6 +66,7 @@ class RoundProgress:
     privacy: Spending | None = None  # what the rounds so far have cost
     checkpoint: int | None = None  # the last round before this one whose state is kept
     withheld: bool = False  # whether what clients report is not to be told
+    norms: list[float] = field(default_factory=list)  # of the updates that count, as far as they can be seen and told
     bytes_down: int = 0
     bytes_up: int = 0
     uplink: Mapping[str, float] | None = None  # bytes of a client's update
@@ -99,6 +101,8 @@ class RoundProgress:
             return
         for client in clients:
             self.bans.clear(client)
+        if not self.withheld and (length := _norm_of(outcome)) is not None:
+            self.norms.append(length)
 
     def reject(self, rejection: Rejection) -> None:
         """Count a rejection under its reason, and warn of the first few of a round, unless they are to be expected."""
@@ -208,6 +212,9 @@ class RoundProgress:
             staleness=_spread(self.staleness),
             privacy=None if self.privacy is None else self.privacy.on_mean_of(len(self.counted)),
             checkpoint=self.checkpoint,
+            offered=self.offered,
+            diversity=diversity(self.population, self.cohort, [client for client, _, _ in self.counted]),
+            norms=tuple(self.norms),
         )
 
 
@@ -246,6 +253,13 @@ def rate_of(settings: Mapping[str, ConfigRecordValues]) -> float | None:
     """Return the learning rate of a round, where its settings name one."""
     rate = settings.get(wire.LEARNING_RATE)
     return float(rate) if isinstance(rate, int | float) else None
+
+
+def _norm_of(outcome: Update | PartialSum) -> float | None:
+    """Return the length of an update; None where it is hidden among others in a sum."""
+    if isinstance(outcome, Update):
+        return norm(outcome.delta)
+    return outcome.total.norm() / outcome.total.total_weight() if outcome.total.count == 1 else None
 
 
 def _spread(staleness: Sequence[int]) -> dict[str, float] | None:

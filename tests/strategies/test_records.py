@@ -86,9 +86,13 @@ def test_a_line_of_metrics_by_hand() -> None:
         privacy=Spending(1.5, 1e-5, "RDP", "replace one", "fixed", 0.1, 2, 0.5, {"clipping-norm": 3.0}, "is none"),
         checkpoint=1,
         example_privacy={"epsilon": 2.5, "delta": 1e-4},
+        offered=5,
+        diversity={"regions": {"effective": 1.0, "groups": {"": {"clients": 5, "selected": 2, "counted": 1}}}},
+        norms=(4.0, 1.0, 3.0, 2.0, 5.0),
     )
     assert record.to_json() == {
         "round": 2,
+        "offered": 5,
         "selected": 2,
         "accepted": 1,
         "participation": 0.5,
@@ -124,6 +128,8 @@ def test_a_line_of_metrics_by_hand() -> None:
         },
         "checkpoint": 1,
         "example-privacy": {"epsilon": 2.5, "delta": 1e-4},
+        "diversity": {"regions": {"effective": 1.0, "groups": {"": {"clients": 5, "selected": 2, "counted": 1}}}},
+        "update-norms": {"updates": 5, "min": 1.0, "q25": 2.0, "median": 3.0, "q75": 4.0, "max": 5.0},
     }
 
 

@@ -18,6 +18,7 @@ from strategies.step_fold import StepFold
 from strategies.updates import PartialSum, Update
 
 MEAN = WeightedMean("examples")
+PEOPLE = Population(map(ClientInfo, "abc"), [1])
 
 
 def begun(rule: WeightedMean = MEAN) -> StepFold:
@@ -96,11 +97,11 @@ def test_a_round_tells_its_bans_what_became_of_each_client() -> None:
 
 def test_why_a_round_has_no_clients() -> None:
     assert "no node with clients" in RoundProgress(1).shortfall(1, MEAN)
-    assert "no client is online" in RoundProgress(1, population=3).shortfall(1, MEAN)
-    assert "is banned ('ban-after'" in RoundProgress(1, population=3, banned=2).shortfall(1, MEAN)
-    drawn = RoundProgress(1, population=3, banned=2, offered=1)
+    assert "no client is online" in RoundProgress(1, population=PEOPLE).shortfall(1, MEAN)
+    assert "is banned ('ban-after'" in RoundProgress(1, population=PEOPLE, banned=2).shortfall(1, MEAN)
+    drawn = RoundProgress(1, population=PEOPLE, banned=2, offered=1)
     assert drawn.drawn_empty and "chance has drawn no client" in drawn.shortfall(1, MEAN)
-    assert not RoundProgress(1, ["a"], population=3, offered=3).drawn_empty
+    assert not RoundProgress(1, ["a"], population=PEOPLE, offered=3).drawn_empty
 
 
 WORLDLY = [Rejection(str(k), reason) for k, reason in enumerate((Reason.LATE, Reason.DROPOUT, Reason.SURPLUS) * 2)]
@@ -198,7 +199,7 @@ def test_without_a_goal_a_round_wants_all() -> None:
     ],
 )
 def test_why_a_round_falls_short(cohort: list[str], population: int, good: int, needed: int, why: str) -> None:
-    progress = RoundProgress(1, cohort, population=population)
+    progress = RoundProgress(1, cohort, population=Population(map(ClientInfo, PEOPLE.ids[:population]), [1]))
     progress.counted.extend(("a", 1.0, {}) for _ in range(good))
     assert progress.shortfall(needed, MEAN) == why
 
@@ -217,6 +218,30 @@ def test_staleness_is_told_by_mean_and_largest() -> None:
     assert progress.record(None, None).staleness is None
     progress.staleness.extend([0, 3, 1])
     assert progress.record(None, None).staleness == {"mean": pytest.approx(4 / 3), "largest": 3.0}
+
+
+def test_norms_of_updates_that_count_where_each_is_seen_by_itself() -> None:
+    step, progress = begun(), RoundProgress(1, list("abcde"))
+    progress.take(Update("a", np.array([3.0, 4.0], np.float32), 7.0), step)
+    progress.take(partial({"b": (-5.0, 2.0)}), step)  # a message with one client
+    progress.take(partial({"c": (2.0, 2.0), "d": (3.0, 5.0)}), step)
+    progress.take(Rejection("e", Reason.NORM), step)
+    assert progress.record(None, None).norms == pytest.approx((5.0, 5 * 2**0.5))
+
+
+def test_norms_are_withheld_as_all_that_clients_tell() -> None:
+    step, progress = begun(), RoundProgress(1, ["a"], withheld=True)
+    progress.take(update("a", 1.0, 1.0), step)
+    assert len(progress.counted) == 1 and progress.record(None, None).norms == ()
+
+
+def test_a_record_tells_who_was_there_and_of_which_kinds() -> None:
+    kinds = [ClientInfo("a", region="north"), ClientInfo("b", region="south"), ClientInfo("c", region="south")]
+    step, progress = begun(), RoundProgress(1, ["a", "b"], population=Population(kinds, [1]), offered=3)
+    progress.take(update("b", 1.0, 1.0), step)
+    record = progress.record(None, None)
+    assert record.offered == 3 and record.diversity is not None
+    assert record.diversity["regions"]["groups"]["south"] == {"clients": 2, "selected": 1, "counted": 1}
 
 
 def test_the_learning_rate_of_settings_is_a_number_or_not_known() -> None:
