@@ -86,8 +86,9 @@ class NoisyBuffers:
 class PoissonBatches:
     """Batches into which each example comes by a coin toss of its own in every step, beside each step's noise.
 
-    Microbatches have as many rows as each other, one after the other. ``rows`` says how many rows the steps need at
-    most; it is the same for many draws, so that few widths have to be compiled.
+    The rows of microbatches take turns: first one of each, then another of each, so that a step needs no more turns
+    than its largest one has examples. ``rows`` says how many rows the steps need at most; it is the same for many
+    draws, so that few widths have to be compiled.
     """
 
     def __init__(self, examples: Examples, batch_size: int, steps: int, seed: int, dp_sgd: DpSgd) -> None:
@@ -96,22 +97,19 @@ class PoissonBatches:
         expected, microbatches = min(batch_size, len(examples)), dp_sgd.microbatches
         self._averaged = (microbatches / expected, float(microbatches)) if microbatches else (1.0, float(expected))
         self._draws = _draws(len(examples), expected / len(examples), steps, microbatches, seed)
-        if microbatches:
-            most = max(int(np.bincount(parts, minlength=1).max()) for _, parts in self._draws)
-            self._places = _padded(most, math.ceil(expected / microbatches))
-            self.rows = microbatches * self._places
+        self._parts = max(1, microbatches)
+        most = max(int(np.bincount(parts, minlength=1).max()) for _, parts in self._draws)
+        if not microbatches and len(examples) <= batch_size:
+            self.rows = batch_width(len(examples), batch_size)
         else:
-            self._places = 1
-            most = max(len(chosen) for chosen, _ in self._draws)
-            whole = len(examples) <= batch_size
-            self.rows = batch_width(len(examples), batch_size) if whole else _padded(most, batch_size)
+            self.rows = self._parts * _padded(most, math.ceil(expected / self._parts))
 
     def fill(self, into: NoisyBuffers) -> int:
         """Put the next batches and their noise there; return how many they are: as many as fit, or as are left."""
         steps, rows = min(len(self._draws) - self._next, len(into.y)), into.y.shape[1]
         for step in range(steps):
             chosen, parts = self._draws[self._next + step]
-            slots = _slots(parts, self._places)
+            slots = _slots(parts, self._parts)
             indices = np.zeros(rows, np.intp)
             indices[slots] = chosen
             np.take(self._examples.x, indices, axis=0, out=into.x[step], mode="clip")  # "raise" would copy once more
@@ -127,22 +125,22 @@ class PoissonBatches:
 def _draws(
     num_examples: int, probability: float, steps: int, microbatches: int, seed: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Draw who is in each step's batch, and in which part of it, counting from 0."""
+    """Draw who is in each step's batch, and in which microbatch of it, counting from 0; without any, all in one."""
     generator, dealer = (np.random.default_rng((seed, purpose)) for purpose in (_BATCHES, _PARTS))
     draws = []
     for _ in range(steps):
         chosen = np.flatnonzero(generator.random(num_examples) < probability)
-        parts = dealer.integers(microbatches, size=len(chosen)) if microbatches else np.arange(len(chosen))
+        parts = dealer.integers(max(1, microbatches), size=len(chosen))
         draws.append((chosen, parts))
     return draws
 
 
-def _slots(parts: np.ndarray, places: int) -> np.ndarray:
-    """Return each example's row: the next free one of its part, which has so many places."""
+def _slots(parts: np.ndarray, count: int) -> np.ndarray:
+    """Return each example's row: the next of those that belong to its part, which is one in so many."""
     order = np.argsort(parts, kind="stable")
     of_part = parts[order]
     slots = np.empty(len(parts), np.intp)
-    slots[order] = of_part * places + np.arange(len(parts)) - np.searchsorted(of_part, of_part)
+    slots[order] = of_part + count * (np.arange(len(parts)) - np.searchsorted(of_part, of_part))
     return slots
 
 

@@ -76,11 +76,26 @@ class PrivateProgram(LocalProgram):
     def _run(
         self, x: tf.Tensor, y: tf.Tensor, noise: tf.Tensor, averaged: tf.Tensor, steps: tf.Tensor, *terms: tf.Tensor
     ) -> tf.Tensor:
-        own = self.terms_of(terms)
-        cut = not (self._with_xla or self._model.dp_sgd.microbatches)
+        own, parts = self.terms_of(terms), max(1, self._model.dp_sgd.microbatches)
 
         def body(index: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            rows = tf.maximum(1, tf.reduce_sum(tf.cast(y[index] >= 0, tf.int32))) if cut else None
-            return index + 1, total + self._model.step(own, x[index, :rows], y[index, :rows], noise[index], averaged)
+            rows = None if self._with_xla else _rows(y[index], parts)
+            own_x, own_y = (_part_by_part(batch[index, :rows], parts) for batch in (x, y))
+            return index + 1, total + self._model.step(own, own_x, own_y, noise[index], averaged)
 
         return loop(body, steps, (2,))
+
+
+def _rows(y: tf.Tensor, parts: int) -> tf.Tensor:
+    """Return how many rows hold all examples of a step, one turn of the parts at least; others are not computed."""
+    last = tf.reduce_max(tf.where(y >= 0, tf.range(tf.size(y)), 0))
+    return (last // parts + 1) * parts
+
+
+def _part_by_part(rows: tf.Tensor, parts: int) -> tf.Tensor:
+    """Put rows of which the parts take turns in the order of the parts, as gradients want them."""
+    if parts == 1:
+        return rows
+    others = list(range(2, len(rows.shape) + 1))
+    turns = tf.reshape(rows, (-1, parts, *rows.shape[1:]))
+    return tf.reshape(tf.transpose(turns, [1, 0, *others]), (-1, *rows.shape[1:]))

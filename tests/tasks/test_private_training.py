@@ -92,6 +92,31 @@ def test_without_noise_and_with_a_huge_clip_it_is_plain_training_on_the_same_bat
     assert (result.num_examples, result.steps) == (33, 10)
 
 
+@pytest.mark.parametrize("model", ["mlp", "cnn-small"])
+def test_each_microbatch_is_clipped_as_it_was_dealt(model):
+    """By hand: the mean loss of each microbatch, its gradient, its norm; one program pads and the other cuts."""
+    clip, parts, data, weights = 0.5, 3, examples(33), start_weights(model)
+    dp_sgd = DpSgd(clip, 0.0, parts)
+    batches = PoissonBatches(Examples(np.arange(33, dtype=np.float32), data.y), 12, 1, 7, dp_sgd)
+    x, y = np.zeros((1, batches.rows), np.float32), np.zeros((1, batches.rows), np.int32)
+    batches.fill(NoisyBuffers(x, y, np.zeros((1, 1), np.float32), np.zeros(2, np.float32)))
+    keras_model = build_model(model, SHAPE, 10, seed=0)
+    keras_model.set_weights(weights)
+    total = [np.zeros(variable.shape) for variable in keras_model.trainable_variables]
+    for part in range(parts):
+        own = x[0, part::parts][y[0, part::parts] >= 0].astype(int)
+        with tf.GradientTape() as tape:
+            losses = loss_function(keras_model)(data.y[own, None], keras_model(data.x[own], training=True))
+            value = losses * len(own) / (12 / parts)
+        gradients = tape.gradient(value, keras_model.trainable_variables)
+        factor = min(1.0, clip / float(tf.linalg.global_norm(gradients)))
+        assert factor < 1
+        total = [before + factor * gradient for before, gradient in zip(total, gradients, strict=True)]
+    expected = [weight - 0.1 * summed / parts for weight, summed in zip(weights, total, strict=True)]
+    own = private(model, dp_sgd, 12, steps=1).train(weights, data, 0.1, seed=7)
+    assert difference(own.weights, expected) <= 1e-6
+
+
 @pytest.mark.parametrize("model", ["logistic", "mlp"])
 def test_a_client_no_larger_than_a_batch_trains_as_without_privacy(model):
     data, weights = examples(6), start_weights(model)
