@@ -68,19 +68,20 @@ class Outcome:
 
     def sentence(self) -> str:
         """Say what it means."""
-        proof = f"epsilon of at least {self.bound:.3g} ({100 * self.confidence:g} % confidence, delta {self.delta:g})"
+        least = f"an epsilon of at least {self.bound:.3g}" if self.bound > 0 else "no epsilon above 0"
+        proof = f"the canaries prove {least} ({100 * self.confidence:g} % confidence, delta {self.delta:g})"
         if self.promised is None:
-            return f"No privacy was promised; the canaries prove an {proof}."
+            return f"No privacy was promised; {proof}."
         if not math.isfinite(self.promised.tightest):
-            return f"No privacy, as there is no noise; the canaries prove an {proof}."
+            return f"No privacy, as there is no noise; {proof}."
         if self.broken:
             return (
-                f"The promise is broken: the canaries prove an {proof}, but {self.promised.tightest:.4g} was "
-                "accounted. The noise, the clipping or the accounting is wrong."
+                f"The promise is broken: {proof}, but {self.promised.tightest:.4g} was accounted. The noise, the "
+                "clipping or the accounting is wrong."
             )
         return (
-            f"Nothing contradicts the epsilon of {self.promised.tightest:.4g} that was accounted: the canaries prove "
-            f"an {proof}. That it is not more, no audit proves."
+            f"Nothing contradicts the epsilon of {self.promised.tightest:.4g} that was accounted: {proof}. That it is "
+            "not more, no audit proves."
         )
 
     def table(self) -> Table:

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from app import plain_json
 from app.config import RunConfig
 from app.errors import ConfigError, UserError
-from app.federated_run import FederatedRun
+from app.federated_run import FederatedRun, Output
 from app.run_directory import RunDirectory
 from app.world_keys import refuse_world
 from simulation import cli
@@ -26,7 +26,7 @@ from simulation.audit.canary_client import app, canaries_of, clients_and_canarie
 from simulation.audit.command import judged
 from simulation.audit.outcome import Outcome
 from simulation.inline import InlineGrid
-from simulation.simulate import Simulation
+from simulation.simulate import LINES, ONE_OF_MANY, Simulation
 from strategies.privacy.accounting import Epsilons
 from strategies.privacy.audit import Finding
 from tests.app.inline_runs import SMALL, Left
@@ -42,18 +42,18 @@ AUDITED: dict[str, Any] = {
 }
 
 
-def audit(folder: Path, nodes: int = 1, **changes: Any) -> Left:
-    """Run to the end with canaries, inline."""
+def audit(folder: Path, nodes: int = 1, output: Output = ONE_OF_MANY, **changes: Any) -> Left:
+    """Run to the end with canaries, inline; a page takes a second."""
     keys = {key.replace("_", "-"): value for key, value in changes.items()}
     config = RunConfig.from_run_config({**AUDITED, **keys, "runs-dir": str(folder)})
-    run = FederatedRun.of(config)
+    run = FederatedRun.of(config, output=output)
     auditor.audit(run)
     run.run(InlineGrid.of(app, nodes, config.to_run_config()))
     return Left(run.directory)
 
 
 def test_canaries_are_clients_like_others_and_what_they_prove_is_written_down(tmp_path: Path) -> None:
-    left = audit(tmp_path)
+    left = audit(tmp_path, output=LINES)
     population = left.json("population.json")
     assert [name for name in population["clients"] if name.startswith("canary-")] == list(
         canaries_of(RunConfig.from_run_config(AUDITED)).ids
@@ -165,6 +165,8 @@ def test_an_outcome_says_what_it_means() -> None:
         "Nothing contradicts the epsilon of 4.984 that was accounted: the canaries prove an epsilon of at least 0.512 "
         "(95 % confidence, delta 1e-05). That it is not more, no audit proves."
     )
+    nothing = replace(OUTCOME, all_models=Finding(3.96, 0.0))
+    assert "accounted: the canaries prove no epsilon above 0 (95 % confidence, delta 1e-05)." in nothing.sentence()
     broken = replace(OUTCOME, final_model=Finding(9.0, 5.3))
     assert broken.broken and broken.sentence().startswith("The promise is broken: the canaries prove an epsilon of at")
     by_rdp_alone = replace(broken, promised=Epsilons(5.756, None))
