@@ -99,6 +99,13 @@ class Flower:
         answer = self.call("flwr", "ls", connection, "--format", "json", **ENVIRONMENT)
         return list(json.loads(answer.output)["runs"])
 
+    def newest_run(self) -> dict[str, Any]:
+        """Return what Flower says of the newest run, which has ended: it may know that later than the log's end."""
+        deadline = time.monotonic() + LONGEST_RUN
+        while not (run := self.runs()[0])["status"].startswith("finished") and time.monotonic() < deadline:
+            time.sleep(0.5)
+        return run
+
     def latest(self) -> Left:
         """Return what the newest run from the user's folder has left."""
         return latest(self.user / "runs")

@@ -28,15 +28,16 @@ def test_each_checkout_trains_its_own_code_or_nothing(flower: Flower, tmp_path: 
     training.write_text(training.read_text().replace('"""', '"""Changed. ', 1))
 
     ended = flower.flwr_run(first, f'{SHORT} runs-dir="{tmp_path / "first-runs"}"')
-    assert flower.runs()[0]["status"] == "finished:completed", ended.output
+    assert flower.newest_run()["status"] == "finished:completed", ended.output
     assert "DeprecationWarning" not in ended.output
 
     ended = flower.flwr_run(second, f'{SHORT} runs-dir="{tmp_path / "second-runs"}"')
-    assert flower.runs()[0]["status"] == "finished:failed", ended.output
+    failed = flower.newest_run()
+    assert failed["status"] == "finished:failed", ended.output
     assert "runs other code" in ended.output
     assert f"from {first}" in ended.output
     assert "fedkeras down" in ended.output
-    assert "fedkeras down" in flower.runs()[0]["status-details"]
+    assert "fedkeras down" in failed["status-details"]
 
     command = (sys.executable, "-c", "from app.cli import main; main()", "run", "-c", SHORT)
     ended = flower.call(*command, cwd=second)

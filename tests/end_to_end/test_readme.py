@@ -3,6 +3,7 @@
 The packages come from uv's cache, which whoever runs the tests with uv has filled, so that no network is needed.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -19,9 +20,13 @@ from pathlib import Path
 import keras
 import pytest
 
+from tests.end_to_end.conftest import LONGEST_RUN, free_port
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 FINISHED = re.compile(r"Finished (\d+) rounds: central accuracy ([\d.]+) %, run directory (\S+)")
+
+pytestmark = pytest.mark.timeout(900)
 
 
 def blocks(language: str) -> list[str]:
@@ -73,12 +78,6 @@ def test_snippets_run_as_they_are(block: str) -> None:
     exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @dataclass
 class Clone:
     """A fresh clone with its own home; what is started in it is stopped with it."""
@@ -87,7 +86,7 @@ class Clone:
     environment: dict[str, str]
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
-    def run(self, command: str, timeout: float = 240) -> str:
+    def run(self, command: str) -> str:
         done = subprocess.run(
             ["bash", "-c", command],
             cwd=self.path,
@@ -95,7 +94,7 @@ class Clone:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=timeout,
+            timeout=LONGEST_RUN,
         )
         assert done.returncode == 0, done.stdout
         return done.stdout
@@ -149,6 +148,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
         "HOME": str(home),
         "UV_CACHE_DIR": cache,
         "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(free_port()),
+        "FLWR_LOCAL_CONTROL_API_PORT": str(free_port()),
     }
     fresh = Clone(path, environment)
     try:
@@ -156,6 +156,15 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
     finally:
         fresh.stop()
         subprocess.run(["bash", "-c", "uv run fedkeras down --force"], cwd=path, env=environment, check=False)
+
+
+def until_somebody_listens(port: int) -> None:
+    deadline = time.monotonic() + LONGEST_RUN
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return
+        time.sleep(0.1)
+    pytest.fail(f"nobody listens on port {port}")
 
 
 def finished(output: str) -> tuple[int, float, Path]:
@@ -267,8 +276,8 @@ def test_the_deployment_page(clone: Clone) -> None:
     config = Path(clone.environment["HOME"]) / ".flwr" / "config.toml"
     config.parent.mkdir(exist_ok=True)
     config.write_text(moved(blocks("toml")[0]), encoding="utf-8")
-    time.sleep(5)  # a person takes longer to type the next command
     try:
+        until_somebody_listens(int(ports["18000"]))  # a person takes longer to type the next command
         rounds, _, directory = finished(clone.run(commands("fedkeras run mine")[0]))
     finally:
         clone.stop()
