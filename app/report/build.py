@@ -8,7 +8,7 @@ from typing import Any
 
 from app import atomic
 from app.errors import UserError
-from app.report import findings, privacy
+from app.report import compression, findings, privacy
 from app.report.client_charts import fan_chart, histogram_chart, label_chart
 from app.report.curves import Line, Unit, learning_lines, line_chart, run_lines, smoothed_chart
 from app.report.figure import Chart, Key, series_colour, series_dash
@@ -18,6 +18,7 @@ from app.report.reading import Round, Run, read_run
 from app.report.round_charts import participation_chart, seconds_chart
 from app.report.series import Measure, Over, of, overs
 
+UPLINK = "Accuracy over bytes sent by clients"
 OVERS: dict[Over, str] = {"rounds": "rounds", "seconds": "time", "simulated": "simulated time", "bytes": "bytes"}
 
 
@@ -65,13 +66,14 @@ def _view(run: Run, key: Key, slug: str) -> dict[str, Any]:
         "subtitle": findings.subtitle(run),
         "state": str(run.status.get("state") or "unknown"),
         "notes": findings.notes(run),
-        "headline": [*findings.headline(run), *privacy.figures([run])[0]],
+        "headline": [*findings.headline(run), *privacy.figures([run])[0], *compression.figures([run])[0]],
         "learning": [row for row in learning if row],
         "clients": _present(fan_chart(f"{slug}-fan", run), histogram_chart(f"{slug}-histogram", run)),
         "labels": label_chart(f"{slug}-labels", run.population),
         "groups": findings.groups(run),
         "rounds": _present(participation_chart(f"{slug}-participation", run), seconds_chart(f"{slug}-seconds", run)),
         "privacy": privacy.section(slug, run),
+        "uplink": compression.uplink_chart(f"{slug}-uplink", UPLINK, learning_lines(run, "accuracy")),
         "config": [(name, findings.show(value)) for name, value in run.config.items()],
         "versions": [(name, findings.NONE if value is None else str(value)) for name, value in run.versions.items()],
         "table_head": head,
@@ -82,8 +84,8 @@ def _view(run: Run, key: Key, slug: str) -> dict[str, Any]:
 
 def _comparison(runs: Sequence[Run], keys: Sequence[Key]) -> dict[str, Any]:
     names = [key.label for key in keys]
-    headlines = zip(runs, privacy.figures(runs), strict=True)
-    figures = [[*findings.headline(run), *of_privacy] for run, of_privacy in headlines]
+    headlines = zip(runs, privacy.figures(runs), compression.figures(runs), strict=True)
+    figures = [[*findings.headline(run), *private, *compressed] for run, private, compressed in headlines]
 
     def row(slug: str, title: str, measure: Measure, unit: Unit) -> list[Chart]:
         return _over_all(f"all-{slug}", title, run_lines(runs, names, measure), unit)
@@ -95,7 +97,9 @@ def _comparison(runs: Sequence[Run], keys: Sequence[Key]) -> dict[str, Any]:
         row("worst-accuracy", "Worst tenth of clients", of("federated", "accuracy-worst-10"), "share"),
         row("epsilon", "Epsilon", _epsilon, "number"),
     ]
+    central, federated = (run_lines(runs, names, of(group, "accuracy")) for group in ("central", "federated"))
     conduct = _present(
+        compression.uplink_chart("all-uplink", UPLINK, central or federated),
         smoothed_chart("all-participation", "Participation", run_lines(runs, names, _participation), "share"),
         smoothed_chart("all-seconds", "Seconds per round", run_lines(runs, names, Round.duration), "seconds"),
     )

@@ -22,10 +22,12 @@ SMOOTHED_POINTS = 60
 MARKED_POINTS = 16
 _LOG_RATIO = 200.0
 _TIMES = ((3600.0, "h"), (60.0, "min"), (1.0, "s"))
+_BYTES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
 _UNITS = {
     "seconds": ("time", _TIMES),
     "simulated": ("simulated time", ((86400.0, "days"), *_TIMES)),
-    "bytes": ("sent and received", ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))),
+    "bytes": ("sent and received", _BYTES),
+    "uplink": ("sent by clients", _BYTES),
 }
 
 Unit = Literal["share", "loss", "number", "seconds"]
@@ -103,7 +105,7 @@ def trace_chart(
     with drawing(name, *size) as canvas:
         axes = canvas.axes
         axes.set_xlabel(label)
-        axes.xaxis.set_major_locator(MaxNLocator(7, integer=over == "rounds", steps=ROUND_STEPS, min_n_ticks=1))
+        _scale_x(axes, over)
         for trace in reversed(traces):
             _draw(axes, trace, factor)
         finite = np.concatenate(
@@ -145,6 +147,14 @@ def _gapped(values: np.ndarray) -> np.ndarray:
 def _finite(values: np.ndarray) -> np.ndarray:
     finite: np.ndarray = values[np.isfinite(values)]
     return finite
+
+
+def _scale_x(axes: Axes, over: Over) -> None:
+    if over == "uplink":
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(7, integer=over == "rounds", steps=ROUND_STEPS, min_n_ticks=1))
 
 
 def scale_y(axes: Axes, finite: np.ndarray, unit: Unit) -> None:

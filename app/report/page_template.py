@@ -34,6 +34,10 @@ PAGE = """\
 <p class="lead">Whose updates counted, why others did not, and where the seconds went.</p>
 <div class="two">{% for chart in view.rounds %}{{ chart_card(chart) }}{% endfor %}</div>
 {% endif %}
+{% if view.uplink %}
+<h2>Compression</h2>
+<div class="two">{{ chart_card(view.uplink) }}</div>
+{% endif %}
 {% if view.privacy %}
 <h2>Privacy</h2>
 <p class="lead">{{ view.privacy.meaning }}</p>

@@ -27,7 +27,7 @@ class Round:
     """One line of ``metrics.jsonl``. ``central`` and ``federated`` are None where the round was not evaluated.
 
     ``simulated_seconds`` is when the round ended on the clock of a simulated world, None without one; ``privacy`` what
-    all rounds until then have cost, None without differential privacy.
+    all rounds until then have cost, None without differential privacy; ``uplink`` the bytes of a client's update.
     """
 
     number: int
@@ -45,6 +45,7 @@ class Round:
     simulated_seconds: float | None = None
     banned: int = 0
     privacy: Spending | None = None
+    uplink: Mapping[str, float] | None = None
 
     def duration(self) -> float:
         """Seconds of the whole round: as measured, or the sum of the phases."""
@@ -192,6 +193,7 @@ def read_round(line: Any) -> Round:
         simulated_seconds=None if simulated is None else number(simulated),
         banned=int(line.get("banned", 0)),
         privacy=None if line.get("privacy") is None else Spending.from_json(line["privacy"]),
+        uplink=_numbers(line.get("uplink")),
     )
 
 

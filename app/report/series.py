@@ -11,7 +11,7 @@ import numpy as np
 from app.report.reading import Round, Run
 
 Measure = Callable[[Round], float | None]
-Over = Literal["rounds", "seconds", "simulated", "bytes"]
+Over = Literal["rounds", "seconds", "simulated", "bytes", "uplink"]
 
 MAX_BARS = 120
 
@@ -38,7 +38,7 @@ def curve(run: Run, measure: Measure, over: Over = "rounds") -> Curve:
 
 
 def positions(run: Run, over: Over) -> np.ndarray:
-    """Return where each round stands: its number, or the seconds or bytes (down and up) spent up to its end.
+    """Return where each round stands: its number, or the seconds or bytes (both ways, or up) spent up to its end.
 
     "simulated" are the seconds on the clock of a simulated world; a round that does not say ended with the one before.
     """
@@ -48,6 +48,8 @@ def positions(run: Run, over: Over) -> np.ndarray:
         return np.cumsum([record.duration() for record in run.rounds], dtype=np.float64)
     if over == "simulated":
         return np.maximum.accumulate([record.simulated_seconds or 0.0 for record in run.rounds], dtype=np.float64)
+    if over == "uplink":
+        return np.cumsum([record.bytes_up for record in run.rounds], dtype=np.float64)
     return np.cumsum([record.bytes_down + record.bytes_up for record in run.rounds], dtype=np.float64)
 
 
