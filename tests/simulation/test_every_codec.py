@@ -26,7 +26,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "qsgd": {"codec": "qsgd", "codec-bits": 2, "codec-rotation": True, "strategy": "fedprox"},
     "sign": {"codec": "sign", "strategy": "dp-fedavg", "clipping-norm": 0.3, "noise-multiplier": 0.1},
     "drive": {"codec": "drive", "strategy": "local-dp", "clipping-norm": 0.3, "noise-multiplier": 0.01},
-    "float16": {"codec": "float16", **FEDBUFF},
+    "float16": {"codec": "float16", "downlink": "float16", **FEDBUFF},
+    "both ways": {"codec": "stc", "codec-share": 0.05, "downlink": "qsgd"},
 }
 RUNS = [(name, packed) for name in OPTIONS for packed in (0, 1)]
 
@@ -52,11 +53,13 @@ def test_engine_and_packing_do_not_show(left: dict[str, dict[tuple[str, int], Le
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_updates_take_as_many_bytes_on_every_engine(left: dict[str, dict[tuple[str, int], Left]], name: str) -> None:
-    """And fewer than dense ones, packed or not."""
-    for packed in (0, 1):
-        uplinks = [[record["uplink"] for record in runs[name, packed].records()[1:]] for runs in left.values()]
-        assert uplinks[0] == uplinks[1]
-        for uplink in uplinks[0]:
-            assert 0 < uplink["mean"] <= uplink["largest"]
-        if not packed:
-            assert uplinks[0][0]["mean"] < uplinks[0][0]["dense"]
+    """Where each client travels alone: of a message the clients share what it takes itself.
+
+    To a few bytes: Flower writes down in each message when it was made, in as many digits as that takes.
+    """
+    inline, ray = ([record["uplink"] for record in left[engine][name, 1].records()[1:]] for engine in ("inline", "ray"))
+    packed = [record["uplink"] for record in left["inline"][name, 0].records()[1:]]
+    for alone, elsewhere, together in zip(inline, ray, packed, strict=True):
+        assert alone == pytest.approx(elsewhere, abs=4)
+        assert together["mean"] <= alone["mean"] <= alone["largest"]
+        assert together["mean"] < together["dense"] == alone["dense"]
