@@ -49,7 +49,6 @@ def answer(request: Request, project: Path, console: Console) -> None:
     With ``request.epsilon`` it is that of the smallest noise multiplier that keeps to it. Raises UserError where the
     config has no differential privacy, or none of this kind is possible.
     """
-
     config = merged_config(request.overrides, project, request.folder)
     try:
         for plan in plans(config, request):
@@ -77,13 +76,14 @@ def plans(config: RunConfig, request: Request) -> Iterator[AnyPlan]:
     level = example_level(config)
     if level is None or composition(config).privacy.noise_multiplier is not None:
         yield planned(config, request.population)
-    if level is not None and request.examples is None:
+    if level is None:
+        return
+    if request.examples is None:
         raise UserError(
             f"The key 'dp-sgd-clip' is {config.dp_sgd_clip:g}: what that is worth depends on how many examples a "
             "client has: say so by --examples."
         )
-    if level is not None:
-        yield ExamplePlan(level, request.examples or 0, config.num_rounds)
+    yield ExamplePlan(level, request.examples, config.num_rounds)
 
 
 def calibrated(plan: AnyPlan, epsilon: float) -> tuple[AnyPlan, str]:

@@ -7,7 +7,7 @@ all rounds in which it was asked, one example more or less is hard to tell. How 
 public. Microbatches change nothing here: their noise is made for what an example can change of them.
 
 Each client has an epsilon of its own, and adding up clients adds nothing, as their examples are different ones. It is
-RDP's (`strategies.privacy.accounting`): for a thousand clients of different sizes PLD would take a quarter of an hour.
+RDP's (`strategies.privacy.accounting`): for a thousand clients of different sizes PLD would take minutes.
 A round in which a client was asked counts with all steps, whatever came back. Whoever trains in batches that are not
 drawn so, as a stock app may, has no such guarantee.
 """

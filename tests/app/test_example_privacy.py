@@ -32,7 +32,7 @@ def table(left: Left) -> dict[str, dict[str, str]]:
         return {row["client"]: row for row in csv.DictReader(file)}
 
 
-def test_each_client_pays_for_the_rounds_in_which_it_was_asked(
+def test_each_client_pays_for_the_rounds_in_which_it_was_asked_and_each_round_tells_the_most(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -52,16 +52,12 @@ def test_each_client_pays_for_the_rounds_in_which_it_was_asked(
     assert found == sorted(found, key=lambda cost: -cost.epsilon)
     said = summary(found, 1e-4)
     assert said in caplog.text
-    assert said.split("(")[0] in " ".join(write_report([left.directory.path]).read_text().split())
-
-
-def test_every_round_tells_the_highest_epsilon_so_far(tmp_path: Path) -> None:
-    left, records = run(tmp_path, num_rounds=3)
+    assert said.split("(")[0] in " ".join(left.directory.report.read_text().split())
     told = [line["example-privacy"] for line in left.records()]
     assert told[0] == {"epsilon": 0.0, "delta": 1e-4}
     epsilons = [one["epsilon"] for one in told]
     assert epsilons == sorted(epsilons) and epsilons[1] > 0
-    assert epsilons[-1] == read_table(left.directory.example_privacy)[0].epsilon
+    assert epsilons[-1] == found[0].epsilon
     assert records[-1].example_privacy == told[-1]
     assert all(line["privacy"] is None for line in left.records())  # that is of whole clients
 
