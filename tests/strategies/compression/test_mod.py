@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flwr.app import Array, ConfigRecord, Context
+from flwr.app import Array, ConfigRecord, Context, Message
 
 from simulation.inline import InlineGrid
 from strategies import registry, wire
@@ -166,6 +166,28 @@ def test_an_update_that_was_not_written_as_asked_is_rejected() -> None:
     mods = [mod for mod in client_mods() if "compression" not in mod.__qualname__]
     strategy.start(InlineGrid.of(app(Script(), mods), 2), wire.array_record(start_arrays()), num_rounds=1)
     assert records[1].rejected == {"dtype": 6}
+
+
+def test_a_damaged_payload_is_a_counted_rejection_and_the_round_goes_on() -> None:
+    records: list[RoundRecord] = []
+    client_app = app(Script(), client_mods())
+
+    def damage(reply: Message, clients: list[str]) -> list[Message]:
+        if clients == ["3"]:
+            (name,) = arrays = wire.arrays_of(reply.content, wire.UPDATE)
+            data = bytearray(arrays[name].data)
+            data[len(data) // 2] ^= 8
+            reply.content[wire.UPDATE] = wire.record_of({name: Array("uint8", (9,), payload.STYPE, bytes(data))})
+        return [reply]
+
+    strategy = FederatedStrategy(
+        registry.build("fedavg", {"codec": "qsgd"}),
+        RoundRules(limits=toy.LIMITS, clients_per_message=1),
+        observers=[records.append],
+    )
+    grid = toy.WireGrid(client_app, InlineGrid.of(client_app, 2).node_configs, tamper=damage)
+    strategy.start(grid, wire.array_record(start_arrays()), num_rounds=1)
+    assert records[1].rejected == {"malformed": 1} and len(records[1].accepted) == 5
 
 
 def test_only_the_bytes_of_a_payload_count() -> None:
