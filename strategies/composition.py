@@ -4,6 +4,7 @@ Who calls what in a round (the order of DESIGN.md's picture; everything here is 
 
     cohort  = sampler.sample(round, clients, seed)
     config  = objective.config(state), privacy.config(state)      sent along with the weights, and objective.arrays
+              the weights themselves are written by the downlink
     client:   delta -> privacy.clip -> codec.encode               mods around the app's own training
     server:   codec.decode -> admission -> privacy.clip -> fold.add (or fold.merge of a partial sum made the same way)
               and what counts is shown to the objective's observation

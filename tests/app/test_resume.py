@@ -42,6 +42,7 @@ CASES: dict[str, dict[str, Any]] = {
     "fedadam": {"strategy": "fedadam", "server-learning-rate": 0.05},
     "scaffold": {"strategy": "scaffold"},
     "dp-fedavg-adaptive": PRIVATE,
+    "error feedback": {"codec": "top-k", "codec-share": 0.05, "error-feedback-momentum": 0.5, "downlink": "qsgd"},
 }
 QUIET = Output(page=False)
 OVERLAPPED = Output(lambda directory, logger, rounds: (Background(file_sinks(directory)),), False, True)
