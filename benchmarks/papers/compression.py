@@ -28,6 +28,7 @@ RARE: Keys = {"codec": "top-k", "codec-share": 0.001}
 CODECS: Mapping[str, Keys] = {
     "dense": {},
     NAMED: PRESET,
+    f"{NAMED}, downlink of 8 bits": {**PRESET, "downlink": "qsgd"},
     "8 bits": {"codec": "qsgd", "codec-bits": 8},
     "4 bits": {"codec": "qsgd", "codec-bits": 4},
     "2 bits": {"codec": "qsgd", "codec-bits": 2},
