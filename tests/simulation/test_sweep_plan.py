@@ -85,6 +85,8 @@ GRID = "[grid]\nlearning-rate = [0.1]\n"
         ("[base]\nname = 'x'\n" + GRID, "The key 'name' stands in [base]: write it above all sections"),
         ("[grid]\nseed = [1, 2]", "The key 'seed' cannot stand in [grid]: give 'seeds' in [sweep] for several."),
         ("[grid]\nruns-dir = ['a']", "The key 'runs-dir' cannot stand in [grid]: give it in [base]."),
+        ("[grid]\nresume = ['a']", "The key 'resume' cannot stand in [grid]: the same command goes on with a sweep."),
+        ("[base]\nresume = 'a'\n" + GRID, "The key 'resume' stands in [base]: leave it out, the same command goes on"),
         ("[grid]\nlearning-rate = []", "The key 'learning-rate' in [grid] is [], but must be a list of at least one"),
         ("[grid]\nlearning-rate = 0.1", "The key 'learning-rate' in [grid] is 0.1, but must be a list"),
         ("[grid]\nlearning-rate = [0.1, 0.1]", "The key 'learning-rate' in [grid] names a value twice."),
