@@ -37,6 +37,7 @@ _robust, _guard, _evaluation, _world = map(
     _section, ("Robust aggregation", "Waiting and admission", "Evaluation", WORLD)
 )
 _adversaries, _audit, _privacy, _compression = map(_section, (ADVERSARIES, AUDIT, "Privacy", "Compression"))
+_monitoring = _section("Monitoring")
 
 
 class RunConfig(BaseModel):
@@ -237,6 +238,41 @@ class RunConfig(BaseModel):
         5, "rounds between evaluations on all clients' test parts; 0 = off", ge=0
     )
     federated_evaluate_clients: int = _evaluation(0, "clients asked in such an evaluation, drawn anew; 0 = all", ge=0)
+
+    prometheus_port: int = _monitoring(
+        0, "port of this machine's loopback at which Prometheus finds the run; 0 = off", ge=0, le=65535
+    )
+    alert_participation: float = _monitoring(
+        0.7, "alert where a smaller share of the selected clients sends an update; 0 = off", ge=0, le=1
+    )
+    alert_rejected: float = _monitoring(
+        0.2, "alert where a larger share of the selected clients is rejected; 0 = off", ge=0, le=1
+    )
+    alert_stagnation_rounds: int = _monitoring(
+        20, "alert after so many rounds without a better accuracy; 0 = off", ge=0, le=10**6
+    )
+    alert_budget: float = _monitoring(
+        0.8, "alert where a larger share of budget-epsilon is spent, and when it is used up; 0 = off", ge=0, le=1
+    )
+    alert_duration: float = _monitoring(
+        3.0, "alert where a round takes so many times the median of the rounds before; 0 = off", ge=0, le=1e6
+    )
+    alert_loss: float = _monitoring(
+        3.0, "alert where a loss is not finite, or so many times its median and above the first; 0 = off", ge=0, le=1e9
+    )
+    alert_checkpoint: int = _monitoring(
+        1, "alert where so many checkpoints in a row could not be written; 0 = off", ge=0, le=10**6
+    )
+    alert_absent: int = _monitoring(
+        5, "alert where so many clients of a device class or region, or all, are asked in vain; 0 = off", ge=0, le=10**6
+    )
+    alert_certificates: str = _monitoring("", "PEM files whose expiry is watched, with commas between them")
+    alert_certificate_days: int = _monitoring(
+        14, "alert where one of alert-certificates expires within so many days; 0 = off", ge=0, le=10**4
+    )
+    alert_webhook: str = _monitoring(
+        "", "file with the URL (https, or on this machine) that alerts are posted to as JSON; only the server reads it"
+    )
 
     availability: float = _world(1.0, "probability that a client is online, at night where day-night is on", gt=0, le=1)
     day_night: float = _world(0.0, "by how much of it availability falls until the afternoon, local time", ge=0, le=1)

@@ -24,6 +24,7 @@ from strategies.snapshot import Snapshot
 WAITING = "it says how long to wait, and not for what"
 MEASURING = "it changes what is measured, and not the model"
 KEEPING = "it says what is kept of a run, and not what the run does"
+WATCHING = "it says what is watched of a run, and not what the run does"
 
 MAY_CHANGE: Mapping[str, str] = {
     "num-rounds": "a run may be longer or shorter than was thought, where nothing in it goes by its length",
@@ -40,6 +41,14 @@ MAY_CHANGE: Mapping[str, str] = {
     "federated-evaluate-clients": MEASURING,
     "checkpoint-every": KEEPING,
     "checkpoints-kept": KEEPING,
+    **dict.fromkeys(
+        (
+            *("prometheus-port", "alert-participation", "alert-rejected", "alert-stagnation-rounds", "alert-budget"),
+            *("alert-duration", "alert-loss", "alert-checkpoint", "alert-absent", "alert-certificates"),
+            *("alert-certificate-days", "alert-webhook"),
+        ),
+        WATCHING,
+    ),
     "budget-epsilon": "what has been spent stays in the ledger, and how much may be is the owner's to say",
 }
 """The keys that may be another when a run goes on, and why. With any other, it would not be the same run."""
@@ -115,7 +124,7 @@ def left_by(
             "Start a new one, and count the budget of this one as spent."
         )
     last = -1 if left is None else left.round
-    for file in (directory.metrics, directory.clients):
+    for file in (directory.metrics, directory.clients, directory.alerts):
         forget_rounds_after(last, file)
     if left is None:
         return None

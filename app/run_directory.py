@@ -103,6 +103,11 @@ class RunDirectory:
         return self.path / "clients.jsonl"
 
     @property
+    def alerts(self) -> Path:
+        """One line per alert that has begun or ended (`app.alerts`)."""
+        return self.path / "alerts.jsonl"
+
+    @property
     def example_privacy(self) -> Path:
         """What each client's examples have paid under DP-SGD: client, examples, participations, epsilon."""
         return self.path / "example-privacy.csv"

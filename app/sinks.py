@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from app import plain_json
+from app.line_file import LineFile
 from app.log_line import log_line
 from app.run_directory import RunDirectory
 from strategies.records import RoundRecord
@@ -56,7 +56,7 @@ class JsonLines:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = _LineFile(path)
+        self._file = LineFile(path)
 
     def round(self, record: RoundRecord) -> None:
         """Append the record."""
@@ -74,7 +74,7 @@ class ClientsJsonLines:
     """``clients.jsonl``: a line per federated evaluation with the scores of each client, aligned by position."""
 
     def __init__(self, path: Path) -> None:
-        self._file = _LineFile(path)
+        self._file = LineFile(path)
 
     def round(self, record: RoundRecord) -> None:
         """Append the clients' scores, if the round has any."""
@@ -231,40 +231,3 @@ def _text(tag: str, text: str) -> Any:
     from tensorboard.plugins.text.summary_v2 import text_pb
 
     return text_pb(tag, text)
-
-
-class _LineFile:
-    """Appends whole lines and syncs each. A line that could not be written whole is taken back."""
-
-    def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        self._end = _end_of_lines(self._descriptor)
-        os.ftruncate(self._descriptor, self._end)
-
-    def append(self, value: Any) -> None:
-        line = (plain_json.dumps(value) + "\n").encode("utf-8", errors="replace")
-        try:
-            written = 0
-            while written < len(line):
-                written += os.pwrite(self._descriptor, line[written:], self._end + written)
-            os.fsync(self._descriptor)
-        except OSError:
-            os.ftruncate(self._descriptor, self._end)
-            raise
-        self._end += len(line)
-
-    def close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-
-def _end_of_lines(descriptor: int, block: int = 1 << 16) -> int:
-    """Return the offset just after the last line end of a file."""
-    end = os.fstat(descriptor).st_size
-    while end > 0:
-        start = max(0, end - block)
-        if (found := os.pread(descriptor, end - start, start).rfind(b"\n")) >= 0:
-            return start + found + 1
-        end = start
-    return 0

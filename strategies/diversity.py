@@ -18,7 +18,7 @@ MOST = 50  # groups that are told, those with the most clients: names are the cl
 
 
 def diversity(population: Population, selected: Iterable[str], counted: Iterable[str]) -> dict[str, Any] | None:
-    """Return by kind of group the ``effective`` number, and the ``clients``, ``selected`` and ``counted`` of each group.
+    """Return the ``effective`` number of groups of each kind, and each one's ``clients``, ``selected`` and ``counted``.
 
     A kind of which no client has named its own is left out, None is returned where that is all; clients that are gone
     from the population are left out too. A client in ``counted`` twice counts twice. Costs as much as there are clients

@@ -101,8 +101,8 @@ class RoundProgress:
             return
         for client in clients:
             self.bans.clear(client)
-        if not self.withheld and (length := _norm_of(outcome)) is not None:
-            self.norms.append(length)
+        if isinstance(outcome, Update) and not self.withheld:
+            self.norms.append(norm(outcome.delta))
 
     def reject(self, rejection: Rejection) -> None:
         """Count a rejection under its reason, and warn of the first few of a round, unless they are to be expected."""
@@ -253,13 +253,6 @@ def rate_of(settings: Mapping[str, ConfigRecordValues]) -> float | None:
     """Return the learning rate of a round, where its settings name one."""
     rate = settings.get(wire.LEARNING_RATE)
     return float(rate) if isinstance(rate, int | float) else None
-
-
-def _norm_of(outcome: Update | PartialSum) -> float | None:
-    """Return the length of an update; None where it is hidden among others in a sum."""
-    if isinstance(outcome, Update):
-        return norm(outcome.delta)
-    return outcome.total.norm() / outcome.total.total_weight() if outcome.total.count == 1 else None
 
 
 def _spread(staleness: Sequence[int]) -> dict[str, float] | None:

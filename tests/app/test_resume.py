@@ -378,7 +378,9 @@ OTHER: dict[str, Any] = {
     "num-rounds": 50, "runs-dir": "elsewhere", "resume": "there", "min-nodes": 2, "node-timeout": 3.0,
     "round-timeout": 4.0, "max-skipped-rounds": 9, "min-replies": 2, "clients-per-message": 1, "evaluate-every": 7,
     "federated-evaluate-every": 7, "federated-evaluate-clients": 3, "checkpoint-every": 5, "checkpoints-kept": 1,
-    "budget-epsilon": 9.0,
+    "budget-epsilon": 9.0, "prometheus-port": 9464, "alert-participation": 0.5, "alert-rejected": 0.0,
+    "alert-stagnation-rounds": 5, "alert-budget": 0.5, "alert-duration": 0.0, "alert-loss": 0.0, "alert-checkpoint": 0,
+    "alert-absent": 0, "alert-certificates": "server.pem", "alert-certificate-days": 30, "alert-webhook": "url.txt",
 }  # fmt: skip
 
 
