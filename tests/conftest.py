@@ -47,4 +47,9 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take minutes: two processes share the files, and neither shall wait for the other."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: ("end_to_end" not in item.path.parts, -slow[item.path]))
+
+    def rank(item: pytest.Item) -> tuple[bool, int, bool]:
+        """Runs of whole commands first, then other slow tests, then what compiles models."""
+        return "end_to_end" not in item.path.parts, -slow[item.path], "tasks" not in item.path.parts
+
+    items.sort(key=rank)
