@@ -113,13 +113,14 @@ class Flower:
     def stop(self) -> None:
         """Kill every process that was started from here, and those that they started."""
         deadline = time.monotonic() + 20
-        while (pids := list(self._processes())) and time.monotonic() < deadline:
+        while (pids := list(self.processes())) and time.monotonic() < deadline:
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.2)
 
-    def _processes(self) -> Iterator[int]:
+    def processes(self) -> Iterator[int]:
+        """Yield what was started from here and is still alive, and what that has started."""
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 dead = (folder / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
