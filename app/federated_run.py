@@ -25,6 +25,7 @@ from app.example_privacy import ExamplePrivacy
 from app.fingerprint import code_fingerprint, code_location, user_modules
 from app.fitting_nodes import check_nodes, write_population
 from app.log_filter import RUN_DIRECTORY
+from app.monitoring import Monitoring
 from app.only_one import only_one
 from app.report.build import write_report
 from app.resume import directory_to_resume, is_finished, left_by
@@ -152,7 +153,8 @@ class FederatedRun:
         write_population(self.directory, census, self.task.data)
         checkpoints = Checkpoints(self.directory.checkpoints, config.checkpoints_kept)
         left = left_by(self.directory, checkpoints, parts, round_rules(config).budget, census)
-        sinks = self.output.make_sinks(self.directory, logger, config.num_rounds)
+        watching = Monitoring.of(config, self.directory)
+        sinks = [*self.output.make_sinks(self.directory, logger, config.num_rounds), *watching.sinks]
         journal = self._journal(checkpoints, sinks, left)
         named = {wire.RUN: str(self.directory.path)} if parts.keeps_client_state else {}
         observers = [self._stop_if_closed, *(sink.round for sink in sinks), self._count, *self.observers]
@@ -172,6 +174,8 @@ class FederatedRun:
             result = self._strategy.start(
                 grid, self._initial_arrays(), config.num_rounds, config.round_timeout, evaluate_fn=self._evaluation()
             )
+            if self.rounds < config.num_rounds:  # for which there is no other reason
+                watching.alerts.budget_spent(self.rounds + 1)
         finally:
             journal.close()
             for sink in sinks:

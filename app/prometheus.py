@@ -15,8 +15,9 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
 from app.alerts.engine import Event
+from app.alerts.health import turnout
 from app.errors import UserError
-from strategies.records import QUARTILES, RoundRecord
+from strategies.records import RoundRecord
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,10 @@ class Metrics:
         self.registry = registry = CollectorRegistry()
 
         def gauge(name: str, meaning: str, *labels: str) -> Gauge:
-            return Gauge(f"fedkeras_{name}", meaning, labels, registry=registry)
+            made = Gauge(f"fedkeras_{name}", meaning, labels, registry=registry)
+            if not labels:
+                made.set(math.nan)  # until it is known: 0 would be a claim
+            return made
 
         def counter(name: str, meaning: str, *labels: str) -> Counter:
             return Counter(f"fedkeras_{name}", meaning, labels, registry=registry)
@@ -46,6 +50,8 @@ class Metrics:
         self.accepted = gauge("clients_accepted", "Clients whose update counted.")
         self.banned = gauge("clients_banned", "Clients that could not be drawn for what they had done.")
         self.participation = gauge("participation_ratio", "Share of the clients asked whose update counted.")
+        self.reporting = gauge("reporting_ratio", "Share of the clients asked and needed that sent an update.")
+        self.refused = gauge("rejected_ratio", "Share of them whose update was rejected for what it is.")
         self.updates = counter("updates_total", "Updates that counted.")
         self.rejected = counter("rejected_total", "Clients asked whose update did not count.", "reason")
         self.bytes = counter("bytes_total", "Bytes of messages as Flower sends them.", "direction")
@@ -57,11 +63,11 @@ class Metrics:
         self.worst = gauge("accuracy_worst_tenth_ratio", "Mean accuracy of the worst tenth of clients.")
         self.epsilon = gauge("privacy_epsilon", "What all rounds have cost in privacy of clients.")
         self.left = gauge("privacy_epsilon_left", "What is left of the budget of privacy.")
-        self.examples = gauge("example_privacy_epsilon", "What the rounds have cost a client's single examples at most.")
+        self.examples = gauge("example_privacy_epsilon", "What all rounds have cost the examples of a client.")
         self.checkpoint = gauge("checkpoint_round", "The last round before this one that the run could go on from.")
         self.groups = gauge("group_accepted", "Updates that counted, by device class and region.", "kind", "group")
         self.effective = gauge("groups_effective", "exp(entropy) of the groups' shares.", "kind")
-        self.norm = gauge("update_norm", "Norms of the updates that counted.", "quantile")
+        self.norm = gauge("update_norm", "Norms of the updates that counted.", "quartile")
         self.alert = gauge("alert_active", "1 while an alert of the run fires.", "alert", "subject")
 
     def take(self, record: RoundRecord) -> None:
@@ -77,11 +83,14 @@ class Metrics:
         _set(self.simulated, record.simulated_seconds)
         _set(self.checkpoint, record.checkpoint)
         line = record.to_json()
+        came = turnout(line)
+        _set(self.reporting, came.participation)
+        _set(self.refused, came.rejected)
         self._learning(line)
         self._privacy(line)
         self._groups(line["diversity"] or {})
-        for name, quantile in zip(QUARTILES, ("0", "0.25", "0.5", "0.75", "1"), strict=True):
-            _set(self.norm.labels(quantile), (line["update-norms"] or {}).get(name, math.nan))
+        for name, value in (line["update-norms"] or {}).items():
+            self.norm.labels(name).set(value)
 
     def _clients(self, record: RoundRecord) -> None:
         self.offered.set(record.offered)
@@ -96,8 +105,9 @@ class Metrics:
     def _learning(self, line: Mapping[str, Any]) -> None:
         for name in SETS:
             told = line[name] or {}
-            _set(self.loss.labels(name), told.get("loss"))
-            _set(self.accuracy.labels(name), told.get("accuracy"))
+            for measure, gauge in (("loss", self.loss), ("accuracy", self.accuracy)):
+                if measure in told:
+                    gauge.labels(name).set(told[measure])
         _set(self.worst, (line["federated"] or {}).get("accuracy-worst-10"))
 
     def _privacy(self, line: Mapping[str, Any]) -> None:
@@ -127,8 +137,8 @@ class Prometheus:
             self._server, self._thread = start_http_server(port, LOOPBACK, metrics.registry)
         except OSError as error:
             raise UserError(
-                f"The key 'prometheus-port' is {port}, but nothing can listen there ({error.strerror}): another run may "
-                "have it. Choose another port, or 0 to do without."
+                f"The key 'prometheus-port' is {port}, but nothing can listen there ({error.strerror}): another run "
+                "may have it. Choose another port, or 0 to do without."
             ) from None
         logger.info("Prometheus finds this run at http://%s:%d/metrics", LOOPBACK, self._server.server_port)
 
@@ -140,6 +150,10 @@ class Prometheus:
     def round(self, record: RoundRecord) -> None:
         """Export the round."""
         self._metrics.take(record)
+
+    def note(self, event: Event) -> None:
+        """Export the alert."""
+        self._metrics.note(event)
 
     def flush(self) -> None:
         """Nothing waits."""

@@ -60,20 +60,28 @@ class Silence:
 
 
 @dataclass(frozen=True)
-class Health:
-    """The state of a run after ``round``, and what to compare it with.
+class Turnout:
+    """Of the clients ``asked``: the share that sent an update, and that whose update was ``rejected``, by reason.
 
-    ``participation`` is the share of the clients asked that sent an update, also one that was rejected; ``rejected``
-    the share of them whose update was. Who was not needed any more does not count as asked. ``accuracy`` is the central
-    one, or else the mean of the clients', and ``improved`` the round of the best so far. ``budget`` is the share of
-    the budget of privacy that is spent. None stands for what the round does not tell.
+    None where nobody was asked; but nobody came (0) where nobody was there.
     """
 
-    round: int = 0
     asked: int = 0
     participation: float | None = None
     rejected: float | None = None
     reasons: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Health:
+    """The state of a run after ``round``, and what to compare it with.
+
+    ``accuracy`` is the central one, or else the mean of the clients', and ``improved`` the round of the best so far.
+    ``budget`` is the share of the budget of privacy that is spent. None stands for what the round does not tell.
+    """
+
+    round: int = 0
+    turnout: Turnout = Turnout()
     accuracy: float | None = None
     best: float = -math.inf
     improved: int = 0
@@ -90,10 +98,10 @@ class Health:
         return replace(
             self,
             round=int(line["round"]),
+            turnout=turnout(line),
             checkpoint=line["checkpoint"],
             silences=dict(_silences(line, self.silences)),
             losses=dict(_losses(line, self.losses)),
-            **_clients(line),
             **self._accuracy(line),
             **self._duration(line),
             **_budget(line),
@@ -126,20 +134,16 @@ def _working_seconds(line: Line) -> float:
     return seconds.get("total", 0.0) - sum(seconds.get(phase, 0.0) for phase in EVALUATIONS)
 
 
-def _clients(line: Line) -> dict[str, Any]:
+def turnout(line: Line) -> Turnout:
+    """Return who of a round's clients came; who was not needed any more does not count as asked."""
     reasons: Mapping[str, int] = {reason: count for reason, count in line["rejected"].items() if count}
     asked = line["selected"] - reasons.get(Reason.SURPLUS, 0)
     refused = {reason: count for reason, count in reasons.items() if reason not in (*MISSING, Reason.SURPLUS)}
     if asked == 0:  # chance may draw nobody; that nobody is there to be drawn is another matter
         nobody = line["round"] > 0 and line["offered"] == 0
-        return {"asked": 0, "participation": 0.0 if nobody else None, "rejected": None, "reasons": {}}
+        return Turnout(0, 0.0 if nobody else None)
     missing = sum(reasons.get(reason, 0) for reason in MISSING)
-    return {
-        "asked": asked,
-        "participation": (asked - missing) / asked,
-        "rejected": sum(refused.values()) / asked,
-        "reasons": refused,
-    }
+    return Turnout(asked, (asked - missing) / asked, sum(refused.values()) / asked, refused)
 
 
 def _losses(line: Line, before: Mapping[str, Course]) -> Iterator[tuple[str, Course]]:

@@ -59,20 +59,21 @@ def above(value: float, bound: float, relief: float = math.nan) -> Level:
 
 def participation(health: Health, least: float) -> Iterator[Finding]:
     """Too few of the selected clients sent an update."""
-    share = health.participation
-    if share is None:
+    came = health.turnout
+    if (share := came.participation) is None:
         return
-    told = f"{percent(share)} of {health.asked} selected clients sent an update" if health.asked else "Nobody was there"
+    told = f"{percent(share)} of {came.asked} selected clients sent an update" if came.asked else "Nobody was there"
     yield Finding(above(1 - share, 1 - least), f"{told}; it should be {percent(least)} or more.")
 
 
 def rejected(health: Health, most: float) -> Iterator[Finding]:
     """Too many updates were rejected for what they are."""
-    if health.rejected is None:
+    came = health.turnout
+    if (share := came.rejected) is None:
         return
-    why = ", ".join(f"{count} {reason}" for reason, count in sorted(health.reasons.items()))
-    told = f"Of {health.asked} selected clients {percent(health.rejected)} were rejected{f' ({why})' if why else ''}"
-    yield Finding(above(health.rejected, most), f"{told}; it should be {percent(most)} at most.")
+    why = ", ".join(f"{count} {reason}" for reason, count in sorted(came.reasons.items()))
+    told = f"Of {came.asked} selected clients {percent(share)} were rejected{f' ({why})' if why else ''}"
+    yield Finding(above(share, most), f"{told}; it should be {percent(most)} at most.")
 
 
 def stagnation(health: Health, rounds: float) -> Iterator[Finding]:

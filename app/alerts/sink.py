@@ -29,7 +29,7 @@ class AlertSink:
         self._engine, self._path, self._listeners = engine, alerts, listeners
         engine.go_on(_lines(metrics), map(read_event, _lines(alerts)))
         self._file: LineFile | None = None  # made by the first event
-        for event in engine.active:
+        for event in engine.active:  # of which those who listen now know nothing
             self._tell(event)
 
     def round(self, record: RoundRecord) -> None:

@@ -19,7 +19,9 @@ from urllib.error import HTTPError
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
+from app.alerts.engine import Event
 from app.errors import UserError
+from strategies.records import RoundRecord
 
 logger = logging.getLogger(__name__)
 
@@ -70,20 +72,29 @@ class Target:
 
 
 class Webhook:
-    """Hands alerts to a thread that posts them in their order; what it cannot post is logged and forgotten."""
+    """Hands alerts of a run to a thread that posts them in their order; what it cannot post is logged and forgotten.
 
-    def __init__(self, target: Target, timeout: float = TIMEOUT) -> None:
-        self._target, self._timeout = target, timeout
+    It is a sink of rounds too, for the sake of its end.
+    """
+
+    def __init__(self, target: Target, run: str, timeout: float = TIMEOUT) -> None:
+        self._target, self._run, self._timeout = target, run, timeout
         self._waiting: queue.Queue[Mapping[str, Any] | None] = queue.Queue(MOST_WAITING)
         self._thread = threading.Thread(target=self._work, name="webhook", daemon=True)
         self._thread.start()
 
-    def post(self, content: Mapping[str, Any]) -> None:
-        """Let this be posted, and do not wait for it."""
+    def note(self, event: Event) -> None:
+        """Let the alert be posted, and do not wait for it."""
         try:
-            self._waiting.put_nowait(content)
+            self._waiting.put_nowait({"run": self._run, **event.to_json()})
         except queue.Full:
             logger.warning("The webhook at %s is too slow: an alert was not posted.", self._target)
+
+    def round(self, record: RoundRecord) -> None:
+        """Nothing is posted of rounds."""
+
+    def flush(self) -> None:
+        """Nobody waits for others."""
 
     def close(self) -> None:
         """Wait a little for what is not posted yet."""

@@ -1,0 +1,357 @@
+"""Runs that are watched: their alerts in log and file, and Prometheus, fed by the app itself."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.app import ArrayRecord, MetricRecord
+from prometheus_client.parser import text_string_to_metric_families
+
+from app.alerts.rules import rules_of
+from app.alerts.sink import AlertSink
+from app.alerts.webhook import Target, Webhook
+from app.config import RunConfig
+from app.errors import UserError
+from app.monitoring import Monitoring
+from app.prometheus import Metrics, Prometheus
+from app.run_directory import RunDirectory
+from simulation.inline import InlineGrid
+from strategies import registry
+from strategies.federated import FederatedStrategy
+from strategies.records import RoundRecord
+from strategies.terms import RoundRules
+from tests.app.inline_runs import SMALL, latest, start
+from tests.app.scripted_lines import COHORT, engine, record, spending
+from tests.strategies.toy_federation import app, start_arrays
+
+SECRET = "T0K3N-in-the-path"
+
+
+def alerts_of(directory: RunDirectory) -> list[tuple[int, str, str]]:
+    if not directory.alerts.exists():
+        return []
+    lines = map(json.loads, directory.alerts.read_text().splitlines())
+    return [(line["round"], line["alert"], line["state"]) for line in lines]
+
+
+def scraped(address: str) -> dict[str, float]:
+    """Every sample by its name and labels, as Prometheus reads them."""
+    with urllib.request.urlopen(address, timeout=5) as answer:
+        text = answer.read().decode()
+    return {
+        sample.name + json.dumps(sample.labels, sort_keys=True): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+# Five hundred rounds.
+
+
+def test_five_hundred_clean_rounds_of_a_federation_raise_none(tmp_path: Path) -> None:
+    """Real rounds of six toy clients, which learn nothing: their accuracy alone is made up."""
+    sink = AlertSink(engine(every=0), tmp_path / "metrics.jsonl", tmp_path / "alerts.jsonl")
+    rounds: list[int] = []
+
+    def evaluate(number: int, arrays: ArrayRecord) -> MetricRecord:
+        return MetricRecord({"loss": 2.3 * 0.99**number, "accuracy": 1 - 0.9 * 0.99**number})
+
+    strategy = FederatedStrategy(
+        registry.build("fedavg", {"clients-per-round": 4}),
+        RoundRules(evaluate_every=1),
+        observers=[sink.round, lambda record: rounds.append(len(record.accepted))],
+    )
+    strategy.start(InlineGrid.of(app(), 2), start_arrays(), num_rounds=500, evaluate_fn=evaluate)
+    sink.close()
+    assert rounds == [0] + [4] * 500
+    assert not (tmp_path / "alerts.jsonl").exists()
+
+
+# Runs of the app.
+
+
+def test_a_run_that_is_well_raises_no_alert(tmp_path: Path) -> None:
+    left = start(tmp_path, {**SMALL, "num-rounds": 3})
+    assert alerts_of(left.directory) == []
+
+
+def test_a_budget_that_ends_a_run_is_an_alert_in_log_and_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    private = {"strategy": "dp-fedavg", "noise-multiplier": 3.0, "num-rounds": 50, "federated-evaluate-every": 0}
+    with caplog.at_level(logging.INFO, logger="app.alerts.sink"):
+        left = start(tmp_path, {**SMALL, **private, "budget-epsilon": 3.0, "budget-delta": 1e-2})
+    last = left.records()[-1]
+    assert 0 < last["round"] < 50
+    told = alerts_of(left.directory)
+    (fired,) = [number for number, alert, _ in told if alert == "budget"]
+    spent = [record["privacy"]["epsilon"] / 3.0 for record in left.records()[1:]]
+    assert fired == next(number for number, share in enumerate(spent, start=1) if share > 0.8)
+    assert told[-1] == (last["round"], "budget-used-up", "firing")
+    assert any("Alert after round" in message and "budget-used-up" in message for message in caplog.messages)
+
+
+def test_a_full_disk_raises_one_alert_which_is_over_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from app.checkpoints import Checkpoints
+
+    write = Checkpoints.write
+
+    def refuses(self: Checkpoints, state: Any) -> None:
+        if state.round in (2, 3):
+            raise OSError(28, "No space left on device")
+        write(self, state)
+
+    monkeypatch.setattr(Checkpoints, "write", refuses)
+    left = start(tmp_path, {**SMALL, "num-rounds": 6})
+    assert alerts_of(left.directory) == [(3, "checkpoint", "firing"), (5, "checkpoint", "resolved")]
+
+
+def test_a_resumed_run_goes_on_with_its_alerts(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record(n).to_json()) + "\n" for n in range(30)))
+    first = AlertSink(engine(), tmp_path / "metrics.jsonl", tmp_path / "alerts.jsonl")
+    first.round(record(30, accepted=COHORT[:5], rejected={"late": 5}))
+    first.close()
+    noted: list[str] = []
+    second = AlertSink(
+        engine(), tmp_path / "metrics.jsonl", tmp_path / "alerts.jsonl", [lambda event: noted.append(event.state)]
+    )
+    assert noted == ["firing"]  # for who listens since now
+    second.round(record(31, accepted=COHORT[:5], rejected={"late": 5}))
+    second.round(record(32))
+    second.close()
+    lines = list(map(json.loads, (tmp_path / "alerts.jsonl").read_text().splitlines()))
+    assert [(line["round"], line["state"]) for line in lines] == [(30, "firing"), (32, "resolved")]
+    assert set(lines[0]) == {"round", "alert", "subject", "state", "text", "time"}
+
+
+def test_alerts_that_cannot_be_written_are_logged_and_end_no_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sink = AlertSink(engine(), tmp_path / "none", tmp_path / "no" / "such" / "folder")
+    sink.round(record(0))
+    sink.round(record(1, accepted=COHORT[:5], rejected={"late": 5}))
+    sink.close()
+    assert any("Alert after round 1, participation" in message for message in caplog.messages)
+    assert any("could not be written" in message for message in caplog.messages)
+
+
+# Prometheus.
+
+
+@pytest.fixture
+def prometheus() -> Iterator[Prometheus]:
+    sink = Prometheus(Metrics("20261121-a-run", 30), 0)
+    yield sink
+    sink.close()
+
+
+def test_what_prometheus_reads(prometheus: Prometheus) -> None:
+    prometheus.round(record(0))
+    for number, fault in ((1, {}), (2, {"accepted": COHORT[:7], "rejected": {"late": 1, "norm": 2}, "skipped": True})):
+        told = {**fault, "bytes_down": 1000, "bytes_up": 10, "norms": (1.0, 2.0, 3.0)}
+        prometheus.round(record(number, **told, seconds={"train": 0.5, "total": 0.75}))
+    found = scraped(prometheus.address)
+    assert found["fedkeras_round{}"] == 2
+    assert found["fedkeras_rounds_skipped_total{}"] == 1
+    assert found["fedkeras_participation_ratio{}"] == 0.7
+    assert found["fedkeras_reporting_ratio{}"] == 0.9 and found["fedkeras_rejected_ratio{}"] == 0.2
+    assert found["fedkeras_updates_total{}"] == 17
+    assert found['fedkeras_rejected_total{"reason": "norm"}'] == 2
+    assert found['fedkeras_bytes_total{"direction": "down"}'] == 2000
+    assert found['fedkeras_phase_seconds{"phase": "train"}'] == 0.5 and found["fedkeras_round_seconds{}"] == 0.75
+    assert found['fedkeras_accuracy_ratio{"set": "central"}'] == record(2).central["accuracy"]  # type: ignore[index]
+    assert found["fedkeras_privacy_epsilon_left{}"] == pytest.approx(8 - 0.02)
+    assert found['fedkeras_group_accepted{"group": "asia", "kind": "regions"}'] == 5
+    assert found['fedkeras_update_norm{"quartile": "median"}'] == 2.0
+    assert found['fedkeras_run_info{"run": "20261121-a-run"}'] == 1
+
+
+def test_what_is_not_known_is_not_told_as_nought(prometheus: Prometheus) -> None:
+    prometheus.round(RoundRecord(0))
+    found = scraped(prometheus.address)
+    for name in ("privacy_epsilon", "privacy_epsilon_left", "checkpoint_round", "accuracy_worst_tenth_ratio"):
+        assert found[f"fedkeras_{name}{{}}"] != found[f"fedkeras_{name}{{}}"], name  # NaN
+    assert not any(name.startswith(("fedkeras_loss", "fedkeras_accuracy_ratio")) for name in found)
+
+
+def test_alerts_are_metrics_too(prometheus: Prometheus) -> None:
+    watching, key = engine(), 'fedkeras_alert_active{"alert": "participation", "subject": ""}'
+    for number, expected in ((1, None), (2, 1.0), (3, 0.0)):
+        fault: dict[str, Any] = {"accepted": COHORT[:5], "rejected": {"late": 5}} if number == 2 else {}
+        for event in watching.round(record(number, **fault).to_json()):
+            prometheus.note(event)
+        assert scraped(prometheus.address).get(key) == expected
+
+
+def test_only_this_machine_can_scrape(prometheus: Prometheus) -> None:
+    assert prometheus.address.startswith("http://127.0.0.1:")
+    host = next((info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)), "127.0.0.1")
+    if str(host).startswith("127."):
+        host = "127.0.0.2"  # also of this machine, and not the address that is listened on
+    with socket.socket() as other, pytest.raises(OSError):
+        other.settimeout(2)
+        other.connect((host, int(prometheus.address.split(":")[2].split("/")[0])))
+
+
+def test_a_port_that_is_taken_refuses_the_run_in_a_sentence(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=rf"'prometheus-port' is {port}, but nothing can listen there .*or 0 to do"):
+            start(tmp_path, {**SMALL, "prometheus-port": port})
+    assert latest(tmp_path).json("status.json")["state"] == "failed"
+
+
+def test_a_run_is_scraped_while_it_lasts_and_gives_its_port_back(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    seen: list[float] = []
+
+    def scrape(record: RoundRecord) -> None:
+        seen.append(scraped(f"http://127.0.0.1:{port}/metrics")["fedkeras_round{}"])
+
+    for _ in range(2):
+        seen.clear()
+        start(tmp_path, {**SMALL, "prometheus-port": port}, observers=[scrape])
+        assert seen == [0, 1, 2]
+
+
+# The webhook.
+
+
+class Receiver(BaseHTTPRequestHandler):
+    """Keeps what is posted, and answers as its server is told to."""
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.posted.append((self.path, json.loads(body)))  # type: ignore[attr-defined]
+        status = self.server.status  # type: ignore[attr-defined]
+        self.send_response(status)
+        if status == 302:
+            self.send_header("Location", "/elsewhere")
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def receiver() -> Iterator[Any]:
+    server: Any = HTTPServer(("127.0.0.1", 0), Receiver)
+    server.posted, server.status = [], 200
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def url_file(tmp_path: Path, url: str) -> Path:
+    file = tmp_path / "webhook-url"
+    file.write_text(url + "\n")
+    return file
+
+
+def test_alerts_are_posted_in_their_order(tmp_path: Path, receiver: Any) -> None:
+    file = url_file(tmp_path, f"http://127.0.0.1:{receiver.server_port}/{SECRET}")
+    config = RunConfig.from_run_config({"alert-webhook": str(file), "checkpoint-every": 0})
+    watching = Monitoring.of(config, RunDirectory(tmp_path))
+    for number in range(1, 4):
+        fault = {"accepted": COHORT[:5], "rejected": {"late": 5}} if number == 2 else {}
+        for sink in watching.sinks:
+            sink.round(record(number, **fault))
+    for sink in watching.sinks:
+        sink.close()
+    assert [(path, body["run"], body["alert"], body["state"]) for path, body in receiver.posted] == [
+        (f"/{SECRET}", tmp_path.name, "participation", "firing"),
+        (f"/{SECRET}", tmp_path.name, "participation", "resolved"),
+    ]
+
+
+@pytest.mark.parametrize("status", [302, 404, 500])
+def test_a_webhook_that_refuses_is_logged_without_its_secret(
+    tmp_path: Path, receiver: Any, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver.status = status
+    post_one(Target.of(url_file(tmp_path, f"http://127.0.0.1:{receiver.server_port}/{SECRET}")))
+    assert f"The webhook at 127.0.0.1 has refused an alert: HTTP {status}." in caplog.messages
+    assert SECRET not in caplog.text and [path for path, _ in receiver.posted] == [f"/{SECRET}"]
+
+
+def post_one(target: Target, timeout: float = 5.0) -> None:
+    webhook = Webhook(target, "run", timeout)
+    (event,) = engine().round(record(1, accepted=COHORT[:5], rejected={"late": 5}).to_json())
+    webhook.note(event)
+    webhook.close()
+
+
+def test_nobody_there_is_logged_without_the_secret(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        target = Target.of(url_file(tmp_path, f"http://user:{SECRET}@127.0.0.1:{unused.getsockname()[1]}/{SECRET}"))
+        post_one(target)
+    assert any("could not be posted to 127.0.0.1" in message for message in caplog.messages)
+    assert SECRET not in caplog.text
+
+
+def test_one_that_hangs_delays_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        target = Target.of(url_file(tmp_path, f"http://127.0.0.1:{silent.getsockname()[1]}/{SECRET}"))
+        webhook = Webhook(target, "run", timeout=0.05)
+        (event,) = engine().round(record(1, privacy=spending(7.0)).to_json())
+        for _ in range(300):
+            webhook.note(event)
+        webhook.close()
+    assert sum("too slow" in message for message in caplog.messages) >= 300 - 101
+    assert SECRET not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example.org/T0K3N-in-the-path", "ftp://127.0.0.1/T0K3N-in-the-path", "T0K3N-in-the-path", "",
+        "https://", "http://127.0.0.1:T0K3N-in-the-path/", "http://[::1/T0K3N-in-the-path", "file:///etc/passwd",
+        "http://127.0.0.1.example.org/T0K3N-in-the-path", "http://localhost@example.org/T0K3N-in-the-path",
+    ],
+)  # fmt: skip
+def test_urls_that_are_neither_encrypted_nor_of_this_machine_are_refused(tmp_path: Path, url: str) -> None:
+    with pytest.raises(UserError, match="not a URL with https") as caught:
+        Target.of(url_file(tmp_path, url))
+    assert SECRET not in str(caught.value) and caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize("url", ["https://hooks.example.org/x", "http://localhost:99/x", "http://[::1]/x"])
+def test_urls_that_are_allowed(tmp_path: Path, url: str) -> None:
+    assert SECRET not in str(Target.of(url_file(tmp_path, f"{url}/{SECRET}")))
+
+
+def test_a_url_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"'alert-webhook' is .*, which cannot be read \(No such file"):
+        Target.of(tmp_path / "missing")
+
+
+def test_alerts_need_neither_tensorflow_nor_matplotlib_nor_prometheus() -> None:
+    script = "import sys, app.monitoring;print(*({'tensorflow', 'matplotlib', 'prometheus_client'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
+
+
+def test_every_rule_has_a_name_of_its_own() -> None:
+    names = [rule.name for rule in rules_of(1, dict)]
+    assert len(set(names)) == len(names)
