@@ -14,6 +14,7 @@ from rich.table import Table
 
 from app.config import RunConfig, allowed_values, section_of
 from app.config_sentences import unknown_key
+from app.deploy.commands import deploy
 from app.errors import UserError
 
 USER_ERROR = 2
@@ -31,6 +32,7 @@ commands = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+commands.add_typer(deploy, name="deploy")
 
 
 def main() -> None:
