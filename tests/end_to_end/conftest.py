@@ -89,9 +89,9 @@ class Flower:
         return self.call("fedkeras", *arguments)
 
     def flwr_run(self, checkout: Path, run_config: str) -> Ended:
-        """Run plain ``flwr run`` in a checkout, with the exports that the README names."""
-        workers = ("--federation-config", "num-supernodes=2 client-resources-num-cpus=1")
-        command = ("flwr", "run", ".", "--stream", "--run-config", run_config, *workers)
+        """Run plain ``flwr run`` in a checkout on one worker, with the exports that the README names."""
+        worker = ("--federation-config", "num-supernodes=1 init-args-num-cpus=1 client-resources-num-cpus=1")
+        command = ("flwr", "run", ".", "--stream", "--run-config", run_config, *worker)
         return self.call(*command, cwd=checkout, **ENVIRONMENT)
 
     def runs(self, connection: str = "local") -> list[dict[str, Any]]:

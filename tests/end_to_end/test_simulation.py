@@ -44,7 +44,7 @@ def assert_only_our_lines(output: str) -> None:
 
 def test_a_broken_file_ends_the_run_with_a_sentence(flower: Flower) -> None:
     (flower.user / "bad.npz").write_bytes(b"PK\x03\x04 and then nothing")
-    ended = flower.fedkeras("run", *short(), "-c", "dataset=npz:bad.npz")
+    ended = flower.fedkeras("run", "--workers", "1", *short(), "-c", "dataset=npz:bad.npz")
     assert ended.code == 1
     assert "Traceback" not in ended.output
     errors = [line for line in ended.output.splitlines() if line.startswith("ERROR")]
@@ -57,7 +57,7 @@ def test_a_broken_file_ends_the_run_with_a_sentence(flower: Flower) -> None:
 
 
 def test_control_c_stops_the_run_and_leaves_its_directory(flower: Flower) -> None:
-    process = flower.start("fedkeras", "run", *short(num_rounds=10_000))
+    process = flower.start("fedkeras", "run", "--workers", "1", *short(num_rounds=10_000))
     output = ""
     assert process.stdout is not None
     for line in process.stdout:
