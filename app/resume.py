@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from app.checkpoints import Begun, Checkpoints
 from app.compose import composition, learning_rate
-from app.config import RunConfig
+from app.config import RunConfig, section_of
 from app.errors import UserError
 from app.run_directory import RunDirectory
 from app.user_paths import user_path
@@ -20,6 +20,8 @@ from strategies.composition import Composition
 from strategies.privacy.budget import Budget
 from strategies.privacy.repeating import paid_again
 from strategies.snapshot import Snapshot
+
+COLLUDING = ("alie", "ipm", "collusion")
 
 WAITING = "it says how long to wait, and not for what"
 MEASURING = "it changes what is measured, and not the model"
@@ -53,8 +55,8 @@ MAY_CHANGE: Mapping[str, str] = {
 }
 """The keys that may be another when a run goes on, and why. With any other, it would not be the same run."""
 
-UNKEPT = ("canaries",)
-"""Keys by which a run remembers what no checkpoint holds, so that it cannot go on."""
+MAY_CHANGE_TOGETHER: Mapping[str, str] = {"Monitoring": "it says who is told of a run, and of what"}
+"""The sections all of whose keys may be others, and why."""
 
 
 def directory_to_resume(config: RunConfig) -> RunDirectory:
@@ -84,16 +86,32 @@ def refuse_changes(before: RunConfig, now: RunConfig) -> None:
     sentences = [
         f"The key '{key}' is {new[key]!r}, but the run to be resumed has {old[key]!r}: leave it so, or start a new run."
         for key in new
-        if new[key] != old[key] and key not in MAY_CHANGE
+        if new[key] != old[key] and not _may_change(key)
     ]
     if not sentences and before.num_rounds != now.num_rounds and _lasts(before) != _lasts(now):
         sentences = [
             f"The key 'num-rounds' is {now.num_rounds}, but the run to be resumed has {before.num_rounds}, by which "
             "its learning rate or its noise goes: leave it so, or start a new run."
         ]
-    sentences += [f"A run with the key '{key}' cannot be resumed: start a new one." for key in UNKEPT if new[key]]
+    sentences += _unkept(now)
     if sentences:
         raise UserError("\n".join(sentences))
+
+
+def _may_change(key: str) -> bool:
+    (field,) = (field for field in RunConfig.model_fields.values() if field.alias == key)
+    return key in MAY_CHANGE or section_of(field) in MAY_CHANGE_TOGETHER
+
+
+def _unkept(config: RunConfig) -> Iterator[str]:
+    """Yield a sentence for what no checkpoint holds, so that the run would not be the same."""
+    if config.canaries:
+        yield "A run with 'canaries' cannot be resumed, as they must have watched all of it: start a new one."
+    if config.strategy == "fedbuff" and config.attack in COLLUDING:
+        yield (
+            f"A run of 'fedbuff' under the attack '{config.attack}' cannot be resumed, as attackers who begin together "
+            "know of each other, and not all are at work any more: start a new one."
+        )
 
 
 def _lasts(config: RunConfig) -> object:

@@ -52,10 +52,10 @@ class Killed(BaseException):
     """As by SIGKILL: nobody in between catches it, and nothing is closed."""
 
 
-def run(folder: Path, changes: Mapping[str, Any], nodes: int = 1, output: Output = QUIET, **more: Any) -> Left:
+def run(folder: Path, changes: Mapping[str, Any], output: Output = QUIET, **more: Any) -> Left:
     """Run the app, or go on with it where the changes say so."""
     config = RunConfig.from_run_config({**changes, "runs-dir": str(folder)})
-    grid = InlineGrid(client_app, {node: dict(own) for node, own in simulated(nodes).items()}, config.to_run_config())
+    grid = InlineGrid(client_app, {node: dict(own) for node, own in simulated(1).items()}, config.to_run_config())
     FederatedRun.of(config, output=output, **more).run(grid)
     return latest(folder)
 
@@ -158,7 +158,7 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(
 ) -> None:
     changes = {**SHORT, **CASES[case]}
     left = killed(tmp_path, changes, hook, in_round=3)
-    check(resumed(left, changes, nodes=2), whole[case])
+    check(resumed(left, changes), whole[case])
     status = left.json("status.json")
     assert (status["state"], status["rounds"], status["resumed-after"]) == ("completed", 4, [repeated])
 
@@ -392,6 +392,11 @@ def test_keys_that_may_change(tmp_path: Path) -> None:
         refuse_changes(RunConfig.from_run_config(base), RunConfig.from_run_config({**base, key: value}))
 
 
+def test_what_is_watched_may_change() -> None:
+    changed = RunConfig.from_run_config({"alert-participation": 0.1, "prometheus-port": 9999})
+    refuse_changes(RunConfig(), changed)
+
+
 def test_all_others_may_not_and_each_is_named() -> None:
     before = RunConfig.from_run_config({"learning-rate": 0.1})
     with pytest.raises(UserError) as caught:
@@ -412,8 +417,11 @@ def test_a_run_whose_learning_rate_goes_by_its_length_keeps_it() -> None:
 
 def test_a_run_that_remembers_what_is_not_kept_is_not_gone_on_with() -> None:
     audited = RunConfig.from_run_config({"canaries": 10})
-    with pytest.raises(UserError, match="A run with the key 'canaries' cannot be resumed: start a new one"):
+    with pytest.raises(UserError, match="A run with 'canaries' cannot be resumed, as they must have watched all of it"):
         refuse_changes(audited, audited)
+    colluders = RunConfig.from_run_config({"strategy": "fedbuff", "attack": "alie"})
+    with pytest.raises(UserError, match="A run of 'fedbuff' under the attack 'alie' cannot be resumed, as attackers"):
+        refuse_changes(colluders, colluders)
 
 
 def test_a_changed_config_leaves_the_directory_alone(tmp_path: Path) -> None:
