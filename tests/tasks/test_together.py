@@ -90,8 +90,8 @@ def test_a_group_equals_the_eager_reference_loop_and_clients_one_by_one(model, c
     local = LocalTraining(8, epochs=2, optimizer=optimizer.lower(), optimizer_args=text)
     own, data = trainer(model, SHAPE, classes, local), [client(n, classes) for n in SIZES]
     assert own.stacked is not None
+    built = build_model(model, SHAPE, classes, seed=0)  # whose weights every reference begins with setting
     for seed, (examples, result) in enumerate(zip(data, together(own, data, rate), strict=True)):
-        built = build_model(model, SHAPE, classes, seed=0)
         batches = epochs_of_batches(len(examples), 8, 2, seed=seed)
         made = getattr(keras.optimizers, optimizer)(learning_rate=rate, **args)
         expected, loss = reference_train(built, made, weights_of(own), examples, batches, NO_SEEDS)
