@@ -12,12 +12,13 @@ from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from flwr.app import ArrayRecord, MetricRecord
+from flwr.app import ArrayRecord
 from flwr.serverapp import Grid
 
-from app.checkpoints import Checkpoints, EveryFew, Overlapped, RunJournal
+from app.central_evaluation import Probe, central_evaluation
+from app.checkpoints import Checkpoints
 from app.compose import composition, data_spec, learning_rate, round_rules
 from app.config import RunConfig
 from app.errors import RunPruned, RunRefused, UserError
@@ -27,21 +28,20 @@ from app.fitting_nodes import check_nodes, write_population
 from app.log_filter import RUN_DIRECTORY
 from app.monitoring import Monitoring
 from app.only_one import only_one
+from app.output import DEPLOYED, Output
 from app.report.build import write_report
 from app.resume import directory_to_resume, is_finished, left_by
 from app.run_directory import RunDirectory, RunState
-from app.sinks import Sink, run_sinks
 from app.units import percent
 from app.user_paths import user_path
 from strategies import wire
 from strategies.census import Census
 from strategies.errors import StrategyError
 from strategies.fedbuff import strategy_class
-from strategies.federated import CentralEvaluation, FederatedStrategy, Observer
+from strategies.federated import FederatedStrategy, Observer
 from strategies.records import RoundRecord
 from strategies.snapshot import Snapshot
 from strategies.updates import State
-from tasks.data import ClientData, FederatedData
 from tasks.errors import TaskError
 
 if TYPE_CHECKING:
@@ -64,28 +64,6 @@ def _logged(what: str) -> Iterator[None]:
         logger.exception("%s", what)
 
 
-Probe = Callable[[FederatedData], ClientData]
-
-
-class MakeSinks(Protocol):
-    """What opens the sinks of a run, as `app.sinks.run_sinks` does."""
-
-    def __call__(self, directory: RunDirectory, logger: logging.Logger, num_rounds: int) -> Sequence[Sink]:
-        """Return the sinks."""
-
-
-@dataclass(frozen=True)
-class Output:
-    """What a run tells while it lasts, and whether it ends with a page of its own (a sweep has one for all).
-
-    Where ``overlapped`` its checkpoints are written while the next round is under way.
-    """
-
-    make_sinks: MakeSinks = run_sinks
-    page: bool = True
-    overlapped: bool = False
-
-
 @dataclass
 class FederatedRun:
     """A run in progress. ``rounds`` counts the finished ones; ``last`` is the record of the latest central evaluation.
@@ -98,7 +76,7 @@ class FederatedRun:
     config: RunConfig
     directory: RunDirectory
     observers: Sequence[Observer] = ()
-    output: Output = Output()
+    output: Output = DEPLOYED
     probes: Mapping[str, Probe] = field(default_factory=dict)
     at_end: Sequence[Callable[[], None]] = ()
     rounds: int = 0
@@ -113,7 +91,7 @@ class FederatedRun:
         cls,
         config: RunConfig,
         observers: Sequence[Observer] = (),
-        output: Output = Output(),
+        output: Output = DEPLOYED,
         probes: Mapping[str, Probe] = MappingProxyType({}),
     ) -> FederatedRun:
         """Make a run with a directory of its own, or with that which is to be gone on in.
@@ -155,7 +133,7 @@ class FederatedRun:
         left = left_by(self.directory, checkpoints, parts, round_rules(config).budget, census)
         watching = Monitoring.of(config, self.directory)
         sinks = [*self.output.make_sinks(self.directory, logger, config.num_rounds), *watching.sinks]
-        journal = self._journal(checkpoints, sinks, left)
+        journal = self.output.journal(checkpoints, config.checkpoint_every, sinks, left.round if left else None)
         named = {wire.RUN: str(self.directory.path)} if parts.keeps_client_state else {}
         observers = [self._stop_if_closed, *(sink.round for sink in sinks), self._count, *self.observers]
         self._examples = ExamplePrivacy.of(config, census, lambda: self.ledger)
@@ -171,8 +149,9 @@ class FederatedRun:
         try:
             if left is not None:
                 self._go_on(left)
+            evaluate = central_evaluation(self.task, self.probes) if config.evaluate_every else None
             result = self._strategy.start(
-                grid, self._initial_arrays(), config.num_rounds, config.round_timeout, evaluate_fn=self._evaluation()
+                grid, self._initial_arrays(), config.num_rounds, config.round_timeout, evaluate_fn=evaluate
             )
             if self.rounds < config.num_rounds:  # for which there is no other reason
                 watching.alerts.budget_spent(self.rounds + 1)
@@ -183,14 +162,6 @@ class FederatedRun:
         self._save_model(result.arrays)
         for finish in self.at_end:
             finish()
-
-    def _journal(self, checkpoints: Checkpoints, sinks: Sequence[Sink], left: Snapshot | None) -> RunJournal:
-        def settle() -> None:
-            for sink in sinks:
-                sink.flush()
-
-        journal = EveryFew(checkpoints, self.config.checkpoint_every, settle, left.round if left else None)
-        return Overlapped(journal) if self.output.overlapped else journal
 
     def _go_on(self, left: Snapshot) -> None:
         if wire.read_weights(left.arrays).layout != wire.read_weights(self._initial_arrays()).layout:
@@ -279,21 +250,6 @@ class FederatedRun:
         from app.local_task import initial_arrays
 
         return initial_arrays(self.task)
-
-    def _evaluation(self) -> CentralEvaluation | None:
-        data, trainer = self.task.data, self.task.trainer
-        test = data.central_test()
-        if len(test) == 0 or self.config.evaluate_every == 0:
-            return None
-        probes = {name: examples(data) for name, examples in self.probes.items()}
-
-        def evaluate(number: int, arrays: ArrayRecord) -> MetricRecord:
-            weights = wire.read_weights(arrays).arrays
-            result = trainer.evaluate(weights, test)
-            found = {name: trainer.evaluate(weights, examples).accuracy for name, examples in probes.items()}
-            return MetricRecord({"loss": result.loss, "accuracy": result.accuracy, **found})
-
-        return evaluate
 
     def _save_model(self, arrays: ArrayRecord) -> None:
         model = self.task.build_model()

@@ -23,7 +23,8 @@ from flwr.serverapp import Grid
 
 from app.compose import data_spec
 from app.config import RunConfig
-from app.federated_run import FederatedRun, Output
+from app.federated_run import FederatedRun
+from app.output import Output
 from app.run_directory import RunDirectory
 from app.sinks import Background, LogLine, Sink, file_sinks
 from simulation import cluster

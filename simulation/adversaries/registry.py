@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from app.central_evaluation import Probe
 from app.config import RunConfig
-from app.federated_run import Probe
 from simulation.adversaries.alone import Gaussian, Honest, NotANumber, Replay, SignFlip
 from simulation.adversaries.attack import Attack
 from simulation.adversaries.colluding import ALittleIsEnough, Collusion, InnerProduct

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import app.federated_run
 from app.checkpoints import Checkpoints, EveryFew
 from app.client import app as client_app
 from app.config import RunConfig
 from app.errors import UserError
-from app.federated_run import FederatedRun, Output
+from app.federated_run import FederatedRun
 from app.only_one import only_one
+from app.output import Output
 from app.overrides import merged_config, with_absolute_paths
 from app.report.reading import read_run
 from app.resume import MAY_CHANGE, forget_rounds_after, refuse_changes
@@ -477,5 +477,5 @@ def test_lines_of_later_rounds_are_forgotten(text: str, last: int, left: str, tm
 
 def test_a_report_is_written_of_the_whole_run(tmp_path: Path) -> None:
     left = killed(tmp_path, SHORT, in_aggregation, in_round=3)
-    page = resumed(left, SHORT, output=app.federated_run.Output()).directory.report.read_text()
+    page = resumed(left, SHORT, output=Output()).directory.report.read_text()
     assert "<svg" in page

@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 from app import plain_json
 from app.config import RunConfig
 from app.errors import ConfigError, UserError
-from app.federated_run import FederatedRun, Output
+from app.federated_run import FederatedRun
+from app.output import Output
 from app.run_directory import RunDirectory
 from app.world_keys import refuse_world
 from simulation import cli

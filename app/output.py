@@ -1,0 +1,45 @@
+"""What a run tells while it lasts, and how it keeps what it could go on from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from app.checkpoints import Checkpoints, EveryFew, Overlapped, RunJournal
+from app.run_directory import RunDirectory
+from app.sinks import Sink, run_sinks
+
+
+class MakeSinks(Protocol):
+    """What opens the sinks of a run, as `app.sinks.run_sinks` does."""
+
+    def __call__(self, directory: RunDirectory, logger: logging.Logger, num_rounds: int) -> Sequence[Sink]:
+        """Return the sinks."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """The sinks of a run, and whether it ends with a page of its own (a sweep has one for all).
+
+    Where ``overlapped`` its checkpoints are written while the next round is under way, else before it begins.
+    """
+
+    make_sinks: MakeSinks = run_sinks
+    page: bool = True
+    overlapped: bool = False
+
+    def journal(self, checkpoints: Checkpoints, every: int, sinks: Sequence[Sink], saved: int | None) -> RunJournal:
+        """Return what keeps every so many rounds, each once the sinks have it; ``saved`` is that of the last one."""
+
+        def settle() -> None:
+            for sink in sinks:
+                sink.flush()
+
+        journal = EveryFew(checkpoints, every, settle, saved)
+        return Overlapped(journal) if self.overlapped else journal
+
+
+DEPLOYED = Output()
+"""Each round is on the disk before the next begins."""
