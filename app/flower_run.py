@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from app.config import RunConfig, Value
+from app.deploy.connection import look
 from app.errors import UserError
 from app.flower_commands import call, complaint, flwr, run_status, start
 from app.log_filter import LogFilter
@@ -58,6 +59,8 @@ def run(request: Request, show: Callable[[str], None]) -> int:
     if connection.managed:
         check_running_superlink(project)
         config = with_absolute_paths(config, request.folder)
+    elif said := look(connection):
+        show(said)
     federation = federation_arguments(request, config, connection)
     where = f"{worker_count(request, config)} workers here" if connection.managed else f"SuperLink '{connection.name}'"
     show(f"Starting on {where}; the first round may be half a minute away.")

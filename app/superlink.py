@@ -35,10 +35,16 @@ STOP_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Connection:
-    """A connection of Flower's config.toml; ``managed``: to the SuperLink that Flower itself keeps on this machine."""
+    """A connection of Flower's config.toml; ``managed``: to the SuperLink that Flower itself keeps on this machine.
+
+    Others have an address, and the certificate of the authority that they trust unless they are ``insecure``.
+    """
 
     name: str
     managed: bool
+    address: str = ""
+    authority: Path | None = None
+    insecure: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,15 @@ def _connections() -> tuple[str, list[Connection]]:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"The file {file} cannot be read as TOML ({error}): correct it.") from None
     tables = {name: table for name, table in superlinks.items() if isinstance(table, dict)}
-    return superlinks.get("default", ""), [Connection(name, _is_managed(table)) for name, table in tables.items()]
+    return superlinks.get("default", ""), [_connection(name, table) for name, table in tables.items()]
+
+
+def _connection(name: str, table: Mapping[str, object]) -> Connection:
+    if _is_managed(table):
+        return Connection(name, managed=True)
+    authority, address = table.get("root-certificates"), str(table.get("address", ""))
+    trusted = Path(authority) if isinstance(authority, str) else None
+    return Connection(name, False, address, trusted, insecure=table.get("insecure") is True)
 
 
 def _is_managed(table: Mapping[str, object]) -> bool:

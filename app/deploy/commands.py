@@ -48,7 +48,7 @@ def renew(folder: Folder, hosts: Hosts = None, days: Days = 365) -> None:
 
 @deploy.command()
 def connect(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder with the authority's ca.crt.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The deployment's folder, or one with its ca.crt.")],
     address: Annotated[str, typer.Argument(help="HOST:PORT of the SuperLink.")],
     name: Annotated[str, typer.Option(help="How 'fedkeras run' will call it.")] = "mine",
 ) -> None:
@@ -91,7 +91,10 @@ def supernode(
     insecure: Insecure = False,
 ) -> None:
     """Start a SuperNode with its key, if the server can be trusted; other options go to flower-supernode."""
-    _start(processes.supernode(NodeFiles(folder), address, insecure), context, insecure)
+    files = NodeFiles(folder)
+    command = processes.supernode(files, address, insecure)
+    typer.echo(processes.look(files, address, insecure), err=True)
+    _start(command, context, insecure)
 
 
 def _start(command: list[str], context: typer.Context, insecure: bool) -> None:

@@ -8,10 +8,10 @@ import tomllib
 from pathlib import Path
 
 from app.atomic import write_text
-from app.deploy.folder import read_bytes
+from app.deploy.folder import Deployment, read_bytes
 from app.deploy.probe import check_server
 from app.errors import UserError
-from app.superlink import flower_home
+from app.superlink import Connection, flower_home
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -19,10 +19,11 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 def connect(folder: Path, address: str, name: str) -> tuple[Path, str]:
     """Add the connection and return the file that has it and what was found at the address.
 
-    ``folder`` is any that has ``ca.crt``. What else is in the file stays, comments too. Raises UserError for a server
-    that is not to be trusted and for a name that is taken by another connection.
+    ``folder`` is the deployment's own or any other that has ``ca.crt``. What else is in the file stays, comments too.
+    Raises UserError for a server that is not to be trusted and for a name that is taken by another connection.
     """
-    authority = (folder / "ca.crt").absolute()
+    own = Deployment(folder).authority.certificate
+    authority = (own if own.exists() else folder / own.name).absolute()
     read_bytes(authority)
     if not _NAME.fullmatch(name) or name == "default":
         raise UserError(
@@ -38,6 +39,19 @@ def connect(folder: Path, address: str, name: str) -> tuple[Path, str]:
     elif present != table:
         raise UserError(f"{file} has another connection '{name}' already: change it there, or give another --name.")
     return file, found
+
+
+def look(connection: Connection) -> str:
+    """Return what is to be said of a SuperLink elsewhere before a run goes there; "" where nothing is known of it.
+
+    Raises UserError for a server that is not to be trusted: `flwr run` tries such a one for long, and does not say why.
+    """
+    if connection.insecure:
+        return (
+            f"WARNING: the connection '{connection.name}' is insecure: whoever is on the way to {connection.address} "
+            "can read and change all that is sent. Use it on one machine alone."
+        )
+    return check_server(connection.address, connection.authority) if connection.authority else ""
 
 
 def _text(file: Path) -> str:

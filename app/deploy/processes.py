@@ -50,10 +50,17 @@ def superexec(files: ServerFiles, address: str, insecure: bool) -> list[str]:
     return ["flower-superexec", "--runtime-api-address", address, *_secret(files), *_trust(files, insecure)]
 
 
+def look(files: NodeFiles, address: str, insecure: bool) -> str:
+    """Return what a SuperNode will find. Raises UserError where the server at ``address`` is not to be trusted."""
+    if insecure:
+        return check_server(address, None)
+    hint = f"If Flower ends with code 2004, {files.public_key} is not registered there: 'flwr supernode register'."
+    return f"{check_server(address, files.authority)} {hint}"
+
+
 def supernode(files: NodeFiles, address: str, insecure: bool) -> list[str]:
-    """Return the command of a SuperNode. Raises UserError where the server at ``address`` is not to be trusted."""
+    """Return the command of a SuperNode. Raises UserError where a file is missing or a secret readable by others."""
     trust = _trust(files, insecure)
-    check_server(address, None if insecure else files.authority)
     command = ["flower-supernode", "--superlink", address, *trust]
     if insecure:
         return command

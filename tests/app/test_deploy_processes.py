@@ -145,13 +145,13 @@ def superlinks(file: Path) -> dict[str, Any]:
 
 
 def test_a_connection_beside_flowers_own(deployment: Deployment, home: Path) -> None:
-    result = invoke("connect", deployment.server.folder, NOBODY)
+    result = invoke("connect", deployment.folder, NOBODY)
     assert "Nobody answers" in result.output and "'fedkeras run mine'" in result.output
-    authority = str(deployment.server.authority)
-    assert superlinks(home)["mine"] == {"address": NOBODY, "root-certificates": authority}
-    assert find_connection(None).managed and find_connection("mine") == Connection("mine", managed=False)
+    authority = deployment.authority.certificate
+    assert superlinks(home)["mine"] == {"address": NOBODY, "root-certificates": str(authority)}
+    assert find_connection(None).managed and find_connection("mine") == Connection("mine", False, NOBODY, authority)
     before = home.read_text()
-    assert invoke("connect", deployment.server.folder, NOBODY).exit_code == 0
+    assert invoke("connect", deployment.folder, NOBODY).exit_code == 0
     assert home.read_text() == before
 
 
@@ -185,3 +185,24 @@ def test_names_that_no_connection_can_have(deployment: Deployment, home: Path, n
     with pytest.raises(UserError, match="--name is"):
         connection.connect(deployment.server.folder, NOBODY, name)
     assert not home.exists()
+
+
+@pytest.mark.parametrize("folder", ["", "authority", "server", "nodes/east"])
+def test_any_folder_with_the_certificate_will_do(deployment: Deployment, home: Path, folder: str) -> None:
+    connection.connect(deployment.folder / folder, NOBODY, "b")
+    named = Path(superlinks(home)["b"]["root-certificates"])
+    assert named.is_absolute() and named.read_bytes() == deployment.authority.certificate.read_bytes()
+
+
+def test_a_run_goes_to_no_server_of_another_authority(deployment: Deployment, tmp_path: Path) -> None:
+    with serving(certified(made(tmp_path), "127.0.0.1")) as server, pytest.raises(UserError, match="not to be trusted"):
+        connection.look(Connection("a", False, server.address, deployment.authority.certificate))
+    assert server.requests == []
+
+
+def test_what_a_run_says_of_where_it_goes(deployment: Deployment) -> None:
+    with serving(certified(deployment, "127.0.0.1")) as server:
+        trusted = Connection("a", False, server.address, deployment.authority.certificate)
+        assert connection.look(trusted).endswith("answers.")
+    assert "WARNING: the connection 'a' is insecure" in connection.look(Connection("a", False, NOBODY, insecure=True))
+    assert connection.look(Connection("a", False, NOBODY)) == ""

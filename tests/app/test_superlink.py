@@ -81,7 +81,7 @@ def test_connections_of_the_file(home: Path) -> None:
         '[superlink]\ndefault = "mine"\n[superlink.mine]\naddress = "127.0.0.1:18000"\n'
         '[superlink.memory]\naddress = ":local-in-memory:"\n[superlink.old]\noptions.num-supernodes = 3\n'
     )
-    assert find_connection(None) == Connection("mine", managed=False)
+    assert find_connection(None) == Connection("mine", managed=False, address="127.0.0.1:18000")
     assert find_connection("memory").managed
     assert find_connection("old").managed
     assert superlink.managed_connection() == Connection("memory", managed=True)
