@@ -62,8 +62,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "fedavg, power of choice": {"strategy": "fedavg", "selection": "power-of-choice"},
     "fedavg, guarded": {"strategy": "fedavg", "zeroing": True, "clipping": "adaptive"},
     "fedavg, Keras' Adam": {"strategy": "fedavg", "server-optimizer": "keras:adam", "server-learning-rate": 0.1},
+    "fedavg, a third of an update": {"strategy": "fedavg", "codec": "top-k", "codec-share": 0.3},
+    "fedavg, few bits down": {"strategy": "fedavg", "downlink": "qsgd", "downlink-bits": 4},
     "fedbuff": {"buffer-size": 4, "concurrency": 7},
     "fedbuff of a step each": {"strategy": "fedbuff", "buffer-size": 1, "concurrency": 5},
+    "fedbuff, few bits both ways": {"strategy": "fedbuff", "buffer-size": 3, "codec": "qsgd", "downlink": "qsgd"},
     "fedprox": {"proximal-mu": 0.5, "adaptive-mu": True},
     "krum": {"attackers-tolerated": 1},
     "local-dp": PRIVATE,
@@ -75,10 +78,14 @@ BANNED = {"fedavg with bans": RoundRules(bans=BanRules(after=1, rounds=2))}
 
 def client_app(folder: Path) -> ClientApp:
     app = ClientApp()
-    mods = client_mods(
-        scaffold_mod(lambda context, run: ClientStates(folder / file_name(run), durable=False)),
-        noise=lambda message, context: np.random.default_rng(int(wire.config_of(message)["seed"])),  # type: ignore[arg-type]
-    )
+
+    def states(context: Context, run: str) -> ClientStates:
+        return ClientStates(folder / file_name(run), durable=False)
+
+    def noise(message: Message, context: Context) -> np.random.Generator:
+        return np.random.default_rng(int(wire.number(wire.config_of(message), wire.SEED)))
+
+    mods = client_mods(scaffold_mod(states), noise=noise, states=states)
 
     @app.query("describe")
     def describe(message: Message, context: Context) -> Message:
@@ -280,6 +287,25 @@ def test_the_clock_of_a_world_goes_on(case: str, tmp_path: Path) -> None:
         assert times == [record.simulated_seconds for record in whole.records]
         assert len(set(times)) > ROUNDS / 2
         assert after.told() == {number: line for number, line in whole.told().items() if number > left}
+
+
+def test_where_time_is_real_fedbuff_lets_others_begin(tmp_path: Path) -> None:
+    """Those at work are gone with the process; steps and draws go on."""
+
+    def buffered() -> Federation:
+        federation = Federation("fedbuff", tmp_path)
+        federation.grid = InlineGrid.of(client_app(tmp_path), 2)
+        return federation
+
+    before, after = buffered(), buffered()
+    before.train(3)
+    facts = from_bytes(before.disk.states[-1]).facts["pace"]
+    assert (facts["steps"], facts["begun"]) == (3, []) and facts["cohort"] > 0
+    after.train(left=before.disk.states[-1])
+    assert [record.round for record in after.records] == [4, 5, 6]
+    assert not any(record.skipped for record in after.records)
+    assert from_bytes(after.disk.states[-1]).facts["pace"]["steps"] == 6
+    assert from_bytes(after.disk.states[-1]).facts["pace"]["cohort"] > facts["cohort"]
 
 
 def test_what_is_remembered_is_something(tmp_path: Path) -> None:
