@@ -17,6 +17,12 @@ from app.log_line import log_line
 from app.run_directory import RunDirectory
 from strategies.records import RoundRecord
 
+GROUPS = (
+    *("train", "central", "federated", "rejected", "bytes", "uplink", "seconds", "staleness", "privacy"),
+    "update-norms",
+)
+"""Groups of a record whose numbers are scalars under their own names."""
+
 
 class Sink(Protocol):
     """What a run's rounds are told to, in order."""
@@ -209,6 +215,7 @@ def scalars(record: RoundRecord) -> dict[str, float]:
     """Return the numbers of a round under names like ``central/accuracy``, ``rejected/late``, ``seconds/train``."""
     line = record.to_json()
     named: dict[str, float] = {
+        "clients/offered": line["offered"],
         "clients/selected": line["selected"],
         "clients/accepted": line["accepted"],
         "clients/participation": line["participation"],
@@ -221,7 +228,8 @@ def scalars(record: RoundRecord) -> dict[str, float]:
         named["example-privacy/epsilon"] = record.example_privacy["epsilon"]
     if record.simulated_seconds is not None:
         named["seconds/simulated"] = record.simulated_seconds
-    for group in ("train", "central", "federated", "rejected", "bytes", "uplink", "seconds", "staleness", "privacy"):
+    named.update({f"diversity/{kind}": told["effective"] for kind, told in (line["diversity"] or {}).items()})
+    for group in GROUPS:
         values = line[group] or {}
         named.update({f"{group}/{key}": value for key, value in values.items() if isinstance(value, int | float)})
     return named

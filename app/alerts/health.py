@@ -140,7 +140,7 @@ def turnout(line: Line) -> Turnout:
     asked = line["selected"] - reasons.get(Reason.SURPLUS, 0)
     refused = {reason: count for reason, count in reasons.items() if reason not in (*MISSING, Reason.SURPLUS)}
     if asked == 0:  # chance may draw nobody; that nobody is there to be drawn is another matter
-        nobody = line["round"] > 0 and line["offered"] == 0
+        nobody = line["round"] > 0 and line.get("offered") == 0  # a run of before did not say
         return Turnout(0, 0.0 if nobody else None)
     missing = sum(reasons.get(reason, 0) for reason in MISSING)
     return Turnout(asked, (asked - missing) / asked, sum(refused.values()) / asked, refused)

@@ -8,14 +8,14 @@ from typing import Any
 
 from app import atomic
 from app.errors import UserError
-from app.report import compression, findings, privacy
+from app.report import compression, findings, health, privacy
 from app.report.client_charts import fan_chart, histogram_chart, label_chart
 from app.report.curves import Line, Unit, learning_lines, line_chart, run_lines, smoothed_chart
 from app.report.figure import Chart, Key, series_colour, series_dash
 from app.report.page_frame import render_page
 from app.report.page_template import PAGE
 from app.report.reading import Round, Run, read_run
-from app.report.round_charts import participation_chart, seconds_chart
+from app.report.round_charts import bytes_chart, participation_chart, seconds_chart
 from app.report.series import Measure, Over, of, overs
 
 UPLINK = "Accuracy over bytes sent by clients"
@@ -65,15 +65,19 @@ def _view(run: Run, key: Key, slug: str) -> dict[str, Any]:
         "key": key,
         "subtitle": findings.subtitle(run),
         "state": str(run.status.get("state") or "unknown"),
-        "notes": findings.notes(run),
+        "notes": [*findings.notes(run), *health.notes(run)],
         "headline": [*findings.headline(run), *privacy.figures([run])[0], *compression.figures([run])[0]],
         "learning": [row for row in learning if row],
         "clients": _present(fan_chart(f"{slug}-fan", run), histogram_chart(f"{slug}-histogram", run)),
         "labels": label_chart(f"{slug}-labels", run.population),
         "groups": findings.groups(run),
         "rounds": _present(participation_chart(f"{slug}-participation", run), seconds_chart(f"{slug}-seconds", run)),
+        "health": health.section(slug, run),
         "privacy": privacy.section(slug, run),
-        "uplink": compression.uplink_chart(f"{slug}-uplink", UPLINK, learning_lines(run, "accuracy")),
+        "communication": _present(
+            bytes_chart(f"{slug}-bytes", run),
+            compression.uplink_chart(f"{slug}-uplink", UPLINK, learning_lines(run, "accuracy")),
+        ),
         "config": [(name, findings.show(value)) for name, value in run.config.items()],
         "versions": [(name, findings.NONE if value is None else str(value)) for name, value in run.versions.items()],
         "table_head": head,

@@ -34,9 +34,23 @@ PAGE = """\
 <p class="lead">Whose updates counted, why others did not, and where the seconds went.</p>
 <div class="two">{% for chart in view.rounds %}{{ chart_card(chart) }}{% endfor %}</div>
 {% endif %}
-{% if view.uplink %}
-<h2>Compression</h2>
-<div class="two">{{ chart_card(view.uplink) }}</div>
+{% if view.health %}
+<h2>Health</h2>
+<p class="lead">{{ view.health.lead }}</p>
+{% if view.health.timeline %}<div class="one">{{ chart_card(view.health.timeline) }}</div>
+<div class="card scroll row"><table>
+<thead><tr><th scope="col">when</th><th scope="col">alert</th><th scope="col">what was found</th></tr></thead>
+<tbody>{% for row in view.health.alerts %}
+<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</tbody></table></div>{% endif %}
+{% if view.health.charts %}
+<div class="two row">{% for chart in view.health.charts %}{{ chart_card(chart) }}{% endfor %}</div>
+{% endif %}
+{% endif %}
+{% if view.communication %}
+<h2>Communication</h2>
+<p class="lead">Bytes of the messages as Flower sends them.</p>
+<div class="two">{% for chart in view.communication %}{{ chart_card(chart) }}{% endfor %}</div>
 {% endif %}
 {% if view.privacy %}
 <h2>Privacy</h2>

@@ -11,6 +11,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from app.alerts.engine import Event
+from app.alerts.health import Turnout, turnout
+from app.alerts.sink import read_event
 from app.errors import UserError
 from app.plain_json import number
 from app.run_directory import RunDirectory
@@ -28,6 +31,7 @@ class Round:
 
     ``simulated_seconds`` is when the round ended on the clock of a simulated world, None without one; ``privacy`` what
     all rounds until then have cost, None without differential privacy; ``uplink`` the bytes of a client's update.
+    ``groups`` are the effective numbers of device classes and regions; ``update_norms`` quartiles, None where unknown.
     """
 
     number: int
@@ -46,6 +50,9 @@ class Round:
     banned: int = 0
     privacy: Spending | None = None
     uplink: Mapping[str, float] | None = None
+    turnout: Turnout = field(default_factory=Turnout)
+    groups: Mapping[str, float] = field(default_factory=dict)
+    update_norms: Mapping[str, float] | None = None
 
     def duration(self) -> float:
         """Seconds of the whole round: as measured, or the sum of the phases."""
@@ -89,6 +96,7 @@ class Run:
     evaluations: tuple[Evaluation, ...]
     notes: tuple[str, ...]
     audit: str = ""
+    alerts: tuple[Event, ...] = ()
 
     @property
     def trained(self) -> tuple[Round, ...]:
@@ -157,6 +165,7 @@ def _read(reader: _Reader) -> Run:
         rounds=tuple(rounds[number] for number in sorted(rounds)),
         evaluations=evaluations,
         audit=reader.optional(directory.audit, _meaning, "", UNKNOWN_AUDIT) if directory.audit.is_file() else "",
+        alerts=tuple(reader.lines(directory.alerts, read_event)) if directory.alerts.is_file() else (),
         notes=tuple(reader.notes),
     )
 
@@ -194,6 +203,9 @@ def read_round(line: Any) -> Round:
         banned=int(line.get("banned", 0)),
         privacy=None if line.get("privacy") is None else Spending.from_json(line["privacy"]),
         uplink=_numbers(line.get("uplink")),
+        turnout=turnout({"selected": 0, "rejected": {}, **line}),
+        groups={kind: number(told["effective"]) for kind, told in (line.get("diversity") or {}).items()},
+        update_norms=_numbers(line.get("update-norms")),
     )
 
 

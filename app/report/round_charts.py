@@ -11,10 +11,12 @@ from matplotlib.ticker import MaxNLocator
 from app.report.figure import AXIS, ROUND_STEPS, SERIES, Chart, Key, drawing
 from app.report.reading import Run
 from app.report.series import Bars, bars
+from app.units import human_bytes
 
 WIDE = (564.0, 260.0)
 ACCEPTED = "accepted"
 OTHER = "other"
+MEGABYTE = 1e6
 _PHASES = ("select", "train", "aggregate", "evaluate-federated", "evaluate-central")
 _REASON_COLOURS = (SERIES[7], SERIES[1], SERIES[3], SERIES[5], SERIES[4], SERIES[6])
 
@@ -62,6 +64,20 @@ def seconds_chart(name: str, run: Run) -> Chart | None:
     return _stacked(
         name, "Seconds per round", alt, [*keys, Key(OTHER, AXIS, kind="bar")], bars(rounds, values), "seconds"
     )
+
+
+def bytes_chart(name: str, run: Run) -> Chart | None:
+    """Stack the megabytes of each round by direction; nothing where none were counted."""
+    rounds = run.trained
+    rows = np.array(
+        [[record.bytes_down for record in rounds], [record.bytes_up for record in rounds]], dtype=np.float64
+    )
+    if not rows.any():
+        return None
+    down, up = rows.mean(axis=1)
+    alt = f"Bytes per round: on average {human_bytes(down)} down to the clients and {human_bytes(up)} up."
+    keys = (Key("down to the clients", SERIES[0], kind="bar"), Key("up from the clients", SERIES[1], kind="bar"))
+    return _stacked(name, "Bytes per round", alt, keys, bars(rounds, rows / MEGABYTE), "MB")
 
 
 def _stacked(name: str, title: str, alt: str, keys: Sequence[Key], data: Bars, unit: str) -> Chart:

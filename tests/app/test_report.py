@@ -156,7 +156,7 @@ def test_the_page_of_a_run_says_it_all_and_needs_nothing_else(usual: RunDirector
         *("learning-rate", "0.1", "tensorflow", "abc123", "/somewhere/fedkeras", "2 late, 1 norm", "phone"),
     ):
         assert expected in text, expected
-    assert len(page.alts) == 3 + 3 + 2 + 1 + 2
+    assert len(page.alts) == 3 + 3 + 2 + 1 + 2 + 1 + 1
     assert "Clients per round: 9 of 12 updates accepted in 3 rounds; rejected: 2 late, 1 norm." in page.alts
 
 
@@ -450,7 +450,7 @@ def test_the_page_follows_the_theme_and_keeps_matplotlib_to_itself(usual: RunDir
     html = usual.report.read_text(encoding="utf-8")
     assert "prefers-color-scheme: dark" in html
     plots = re.findall(r"<svg viewBox.*?</svg>", html, re.DOTALL)
-    assert len(plots) == 11
+    assert len(plots) == 13
     assert not re.search(r"(?<=: )#[0-9a-f]{6}", "".join(plots))
 
 

@@ -220,6 +220,10 @@ def test_scalars_have_names_by_group() -> None:
     assert named["train/learning-rate"] == 0.1
     assert "federated/accuracy-deciles" not in named
     assert scalars(RoundRecord(0))["clients/accepted"] == 0
+    diverse = RoundRecord(1, offered=9, diversity={"regions": {"effective": 1.5, "groups": {}}}, norms=(1.0, 2.0, 4.0))
+    named = scalars(diverse)
+    assert (named["clients/offered"], named["diversity/regions"]) == (9, 1.5)
+    assert (named["update-norms/median"], named["update-norms/updates"]) == (2.0, 3)
 
 
 def test_a_run_has_every_sink(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
