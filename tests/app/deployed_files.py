@@ -1,7 +1,8 @@
-"""A deployment's files for tests, and servers with certificates that they should not be trusted with."""
+"""A deployment's files for tests, its commands as Flower reads them, and servers that should not be trusted."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import ssl
 import threading
@@ -9,12 +10,24 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
+from flwr.supercore.cli.flower_superexec import _parse_args as superexec_parser
+from flwr.superlink.cli.flower_superlink import _parse_args_run_superlink as superlink_parser
+from flwr.supernode.cli.flower_supernode import _parse_args_run_supernode as supernode_parser
+from typer.testing import CliRunner
 
+from app.cli import commands
 from app.deploy import certificates
 from app.deploy.folder import Deployment
 from app.deploy.initialise import initialise
+
+PARSERS = {
+    "flower-superlink": superlink_parser,
+    "flower-superexec": superexec_parser,
+    "flower-supernode": supernode_parser,
+}
 
 
 def made(folder: Path, *nodes: str) -> Deployment:
@@ -34,6 +47,15 @@ def certified(deployment: Deployment, host: str, days_ago: int = 0) -> Path:
     file = deployment.folder / f"{host}-{days_ago}.pem"
     file.write_bytes(certificates.pem_key(key) + certificates.pem(signed))
     return file
+
+
+def invoke(*arguments: str | Path) -> Any:
+    return CliRunner().invoke(commands, ["deploy", *map(str, arguments)])
+
+
+def parsed(command: list[str]) -> argparse.Namespace:
+    """What Flower itself reads from a command; an option that it has not ends the test."""
+    return PARSERS[command[0]]().parse_args(command[1:])
 
 
 class Impostor(ThreadingHTTPServer):

@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
-from flwr.supercore.cli.flower_superexec import _parse_args as superexec_parser
-from flwr.superlink.cli.flower_superlink import _parse_args_run_superlink as superlink_parser
-from flwr.supernode.cli.flower_supernode import _parse_args_run_supernode as supernode_parser
-from typer.testing import CliRunner
 
-from app.cli import commands
 from app.deploy import connection, processes
 from app.deploy.folder import Deployment
 from app.errors import UserError
 from app.superlink import Connection, find_connection
-from tests.app.deployed_files import certified, made, serving
+from tests.app.deployed_files import certified, invoke, made, parsed, serving
 
 NOBODY = "127.0.0.1:1"
-PARSERS = {
-    "flower-superlink": superlink_parser,
-    "flower-superexec": superexec_parser,
-    "flower-supernode": supernode_parser,
-}
 
 
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Deployment:
     return made(tmp_path_factory.mktemp("deployed"), "east")
-
-
-def parsed(command: list[str]) -> argparse.Namespace:
-    """What Flower itself reads from a command; an option that it has not ends the test."""
-    return PARSERS[command[0]]().parse_args(command[1:])
 
 
 @pytest.fixture
@@ -44,10 +28,6 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     commands: list[list[str]] = []
     monkeypatch.setattr(processes, "become", commands.append)
     return commands
-
-
-def invoke(*arguments: str | Path) -> Any:
-    return CliRunner().invoke(commands, ["deploy", *map(str, arguments)])
 
 
 def test_a_superlink_speaks_tls_and_asks_nodes_for_keys(deployment: Deployment, started: list[list[str]]) -> None:
