@@ -242,6 +242,9 @@ class RunConfig(BaseModel):
     prometheus_port: int = _monitoring(
         0, "port of this machine's loopback at which Prometheus finds the run; 0 = off", ge=0, le=65535
     )
+    mlflow_uri: str = _monitoring(
+        "", "MLflow server to send rounds to (the extra 'mlflow'), without a password; empty = none"
+    )
     alert_participation: float = _monitoring(
         0.7, "alert where a smaller share of the selected clients sends an update; 0 = off", ge=0, le=1
     )

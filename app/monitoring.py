@@ -11,6 +11,7 @@ from app.alerts.rules import rules_of
 from app.alerts.sink import AlertSink, Listener
 from app.alerts.webhook import Target, Webhook
 from app.config import RunConfig
+from app.mlflow_sink import MLflow
 from app.run_directory import RunDirectory
 from app.sinks import Sink
 from app.user_paths import user_path
@@ -25,7 +26,7 @@ class Monitoring:
 
     @classmethod
     def of(cls, config: RunConfig, directory: RunDirectory) -> Monitoring:
-        """Open what the config asks for. Raises UserError for a webhook or a port that cannot be used."""
+        """Open what the config asks for. Raises UserError for what cannot be used."""
         listeners: list[Listener] = []
         others: list[Sink] = []
         if config.alert_webhook:
@@ -38,6 +39,8 @@ class Monitoring:
             prometheus = Prometheus(Metrics(directory.path.name, config.num_rounds), config.prometheus_port)
             others.append(prometheus)
             listeners.append(prometheus.note)
+        if config.mlflow_uri:
+            others.append(MLflow(config.mlflow_uri, directory.path.name, config.to_run_config()))
         alerts = AlertSink(engine_of(config), directory.metrics, directory.alerts, listeners)
         return cls(alerts, (alerts, *others))
 

@@ -45,9 +45,9 @@ MAY_CHANGE: Mapping[str, str] = {
     "checkpoints-kept": KEEPING,
     **dict.fromkeys(
         (
-            *("prometheus-port", "alert-participation", "alert-rejected", "alert-stagnation-rounds", "alert-budget"),
-            *("alert-duration", "alert-loss", "alert-checkpoint", "alert-absent", "alert-certificates"),
-            *("alert-certificate-days", "alert-webhook"),
+            *("prometheus-port", "mlflow-uri", "alert-participation", "alert-rejected", "alert-stagnation-rounds"),
+            *("alert-budget", "alert-duration", "alert-loss", "alert-checkpoint", "alert-absent"),
+            *("alert-certificates", "alert-certificate-days", "alert-webhook"),
         ),
         WATCHING,
     ),

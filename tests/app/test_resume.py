@@ -45,7 +45,7 @@ CASES: dict[str, dict[str, Any]] = {
     "error feedback": {"codec": "top-k", "codec-share": 0.05, "error-feedback-momentum": 0.5, "downlink": "qsgd"},
 }
 QUIET = Output(page=False)
-OVERLAPPED = Output(lambda directory, logger, rounds: (Background(file_sinks(directory)),), False, True)
+OVERLAPPED = Output(lambda directory, logger, rounds: (Background(file_sinks(directory)),), False, "meanwhile")
 
 
 class Killed(BaseException):
@@ -378,9 +378,10 @@ OTHER: dict[str, Any] = {
     "num-rounds": 50, "runs-dir": "elsewhere", "resume": "there", "min-nodes": 2, "node-timeout": 3.0,
     "round-timeout": 4.0, "max-skipped-rounds": 9, "min-replies": 2, "clients-per-message": 1, "evaluate-every": 7,
     "federated-evaluate-every": 7, "federated-evaluate-clients": 3, "checkpoint-every": 5, "checkpoints-kept": 1,
-    "budget-epsilon": 9.0, "prometheus-port": 9464, "alert-participation": 0.5, "alert-rejected": 0.0,
-    "alert-stagnation-rounds": 5, "alert-budget": 0.5, "alert-duration": 0.0, "alert-loss": 0.0, "alert-checkpoint": 0,
-    "alert-absent": 0, "alert-certificates": "server.pem", "alert-certificate-days": 30, "alert-webhook": "url.txt",
+    "budget-epsilon": 9.0, "prometheus-port": 9464, "mlflow-uri": "http://mlflow", "alert-participation": 0.5,
+    "alert-rejected": 0.0, "alert-stagnation-rounds": 5, "alert-budget": 0.5, "alert-duration": 0.0, "alert-loss": 0.0,
+    "alert-checkpoint": 0, "alert-absent": 0, "alert-certificates": "server.pem", "alert-certificate-days": 30,
+    "alert-webhook": "url.txt",
 }  # fmt: skip
 
 

@@ -1,0 +1,160 @@
+"""MLflow as a sink, against a module with the part of its client's interface that we use.
+
+MLflow itself is an extra that the tests do not install. The stand-in keeps its limits (100 parameters, 1000 metrics in
+a request) and its shape (`MlflowClient`, `entities.Metric`, `entities.Param`), as of mlflow 3.17.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from app.config import RunConfig
+from app.errors import UserError
+from app.mlflow_sink import EXPERIMENT, MLflow
+from app.sinks import scalars
+from tests.app.scripted_lines import record
+
+
+@dataclass
+class Tracking:
+    """What a server has got."""
+
+    experiments: dict[str, str] = field(default_factory=dict)
+    runs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    fails_in: int = -1
+    hangs: threading.Event | None = None
+    uris: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Metric:
+    key: str
+    value: float
+    timestamp: int
+    step: int
+
+
+@dataclass
+class Param:
+    key: str
+    value: str
+
+
+class Client:
+    def __init__(self, server: Tracking, tracking_uri: str) -> None:
+        self.server = server
+        server.uris.append(tracking_uri)
+
+    def get_experiment_by_name(self, name: str) -> Any:
+        known = self.server.experiments.get(name)
+        return None if known is None else types.SimpleNamespace(experiment_id=known)
+
+    def create_experiment(self, name: str) -> str:
+        return self.server.experiments.setdefault(name, "7")
+
+    def search_runs(self, experiment_ids: list[str], filter_string: str, max_results: int) -> list[Any]:
+        assert experiment_ids == ["7"]
+        name = filter_string.removeprefix("tags.`fedkeras.run` = '").removesuffix("'")
+        found = [key for key, run in self.server.runs.items() if run["tags"]["fedkeras.run"] == name]
+        return [types.SimpleNamespace(info=types.SimpleNamespace(run_id=key)) for key in found[:max_results]]
+
+    def create_run(self, experiment_id: str, run_name: str, tags: dict[str, str]) -> Any:
+        key = f"run-{len(self.server.runs)}"
+        self.server.runs[key] = {"name": run_name, "tags": tags, "params": {}, "metrics": {}, "ended": 0}
+        return types.SimpleNamespace(info=types.SimpleNamespace(run_id=key))
+
+    def log_batch(self, run_id: str, metrics: Any = (), params: Any = ()) -> None:
+        assert len(metrics) <= 1000 and len(params) <= 100
+        if self.server.hangs is not None:
+            self.server.hangs.wait()
+        for param in params:
+            assert isinstance(param.value, str)
+            self.server.runs[run_id]["params"][param.key] = param.value
+        for metric in metrics:
+            if metric.step == self.server.fails_in:
+                raise RuntimeError("the server is gone")
+            self.server.runs[run_id]["metrics"].setdefault(metric.key, []).append((metric.step, metric.value))
+
+    def set_terminated(self, run_id: str) -> None:
+        self.server.runs[run_id]["ended"] += 1
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Tracking]:
+    tracking = Tracking()
+    module, entities = types.ModuleType("mlflow"), types.ModuleType("mlflow.entities")
+    module.MlflowClient = lambda tracking_uri: Client(tracking, tracking_uri)  # type: ignore[attr-defined]
+    entities.Metric, entities.Param = Metric, Param  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "mlflow", module)
+    monkeypatch.setitem(sys.modules, "mlflow.entities", entities)
+    for name in ("MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES"):
+        monkeypatch.setenv(name, "1")
+    yield tracking
+    if tracking.hangs is not None:
+        tracking.hangs.set()
+
+
+def sent(numbers: range, config: dict[str, Any] | None = None) -> None:
+    sink = MLflow("http://mlflow:5000", "20261121-run", config or {})
+    for number in numbers:
+        sink.round(record(number))
+    sink.flush()
+    sink.close()
+
+
+def test_every_scalar_of_every_round_and_every_key(server: Tracking) -> None:
+    config = RunConfig().to_run_config()
+    sent(range(3), config)
+    ((run),) = server.runs.values()
+    assert server.uris == ["http://mlflow:5000"] and set(server.experiments) == {EXPERIMENT}
+    assert run["params"] == {key: str(value) for key, value in config.items()} and run["name"] == "20261121-run"
+    for number in range(3):
+        for name, value in scalars(record(number)).items():
+            assert (number, value) in run["metrics"][name]
+    assert run["ended"] == 1
+
+
+def test_a_run_that_goes_on_is_the_same_run_there(server: Tracking) -> None:
+    sent(range(3))
+    sent(range(3, 5))
+    ((run),) = server.runs.values()
+    assert [step for step, _ in run["metrics"]["central/loss"]] == [0, 1, 2, 3, 4]
+
+
+def test_a_server_that_is_gone_ends_no_run(server: Tracking, caplog: pytest.LogCaptureFixture) -> None:
+    server.fails_in = 1
+    sent(range(5))
+    ((run),) = server.runs.values()
+    assert [step for step, _ in run["metrics"]["central/loss"]] == [0]
+    assert caplog.messages == ["Nothing more is sent to MLflow: the server is gone"]
+
+
+def test_a_server_that_hangs_delays_a_run_no_longer_than_its_patience(server: Tracking) -> None:
+    server.hangs = threading.Event()
+    sink = MLflow("http://mlflow", "run", {"seed": 0}, patience=0.05)
+    for number in range(5):
+        sink.round(record(number))
+    began = time.monotonic()
+    sink.close()
+    assert time.monotonic() - began < 5  # it would wait for ever
+
+
+def test_without_mlflow_the_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(UserError, match="'mlflow-uri' is set, but MLflow is not installed: install the extra 'mlflow'"):
+        MLflow("http://mlflow", "run", {})
+
+
+@pytest.mark.parametrize("uri", ["http://me:T0K3N@mlflow", "https://T0K3N@mlflow:5000/x"])
+def test_passwords_do_not_go_into_a_config_that_all_clients_get(server: Tracking, uri: str) -> None:
+    with pytest.raises(UserError, match="every client would get to see") as caught:
+        MLflow(uri, "run", {})
+    assert "T0K3N" not in str(caught.value)
