@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from app.checkpoints import Checkpoints, EveryFew, Overlapped, RunJournal
 from app.run_directory import RunDirectory
@@ -23,12 +23,12 @@ class MakeSinks(Protocol):
 class Output:
     """The sinks of a run, and whether it ends with a page of its own (a sweep has one for all).
 
-    Where ``overlapped`` its checkpoints are written while the next round is under way, else before it begins.
+    Checkpoints are written before the next round begins, or while it is under way.
     """
 
     make_sinks: MakeSinks = run_sinks
     page: bool = True
-    overlapped: bool = False
+    checkpoints: Literal["before the next round", "meanwhile"] = "before the next round"
 
     def journal(self, checkpoints: Checkpoints, every: int, sinks: Sequence[Sink], saved: int | None) -> RunJournal:
         """Return what keeps every so many rounds, each once the sinks have it; ``saved`` is that of the last one."""
@@ -38,7 +38,7 @@ class Output:
                 sink.flush()
 
         journal = EveryFew(checkpoints, every, settle, saved)
-        return Overlapped(journal) if self.overlapped else journal
+        return Overlapped(journal) if self.checkpoints == "meanwhile" else journal
 
 
 DEPLOYED = Output()

@@ -58,8 +58,8 @@ def files_only(directory: RunDirectory, logger: logging.Logger, num_rounds: int)
 
 logger = logging.getLogger(__name__)
 
-LINES, SILENT = Output(files_and_lines, overlapped=True), Output(files_only, overlapped=True)
-ONE_OF_MANY = Output(files_only, page=False, overlapped=True)
+LINES, SILENT = Output(files_and_lines, checkpoints="meanwhile"), Output(files_only, checkpoints="meanwhile")
+ONE_OF_MANY = Output(files_only, page=False, checkpoints="meanwhile")
 
 
 @dataclass

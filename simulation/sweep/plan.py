@@ -70,9 +70,10 @@ class Plan:
     def config(self, values: Assignment, seed: int, name: str) -> RunConfig:
         """Return the run config of a configuration. Raises UserError where it is not sound.
 
-        What the base says of keys that do nothing in this configuration, but something in another, is left out.
+        What the base says of keys that do nothing in this configuration, but something in another, is left out. No
+        checkpoints are kept, as a run that was stopped is run anew.
         """
-        whole = {**self._whole(values), "seed": seed, "name": name}
+        whole = {**self._whole(values), "seed": seed, "name": name, "checkpoint-every": 0}
         idle = {key for key in self._at_times if does_nothing(key, whole)}
         given = {key: value for key, value in whole.items() if key not in idle}
         return with_absolute_paths(RunConfig.from_run_config(given), self.folder)

@@ -19,6 +19,7 @@ OWN_KEYS = {
     "name": "the sweep names its runs",
     "runs-dir": "give it in [base]",
     "resume": "the same command goes on with a sweep",
+    "checkpoint-every": "a run of a sweep that was stopped is run anew",
     "seed": "give 'seeds' in [sweep] for several",
 }
 _SEEDS = "a number of seeds, at least 1, or a list of different seeds, none below 0"
@@ -136,8 +137,8 @@ def base_values(table: Mapping[str, Any], problems: list[str]) -> dict[str, Valu
     for key in table:
         if key == "name":
             problems.append("The key 'name' stands in [base]: write it above all sections, it names the sweep.")
-        elif key == "resume":
-            problems.append(f"The key 'resume' stands in [base]: leave it out, {OWN_KEYS[key]}.")
+        elif key in ("resume", "checkpoint-every"):
+            problems.append(f"The key '{key}' stands in [base]: leave it out, {OWN_KEYS[key]}.")
         elif key not in RunConfig.key_names():
             problems.append(f"In [base]: {unknown_key(key, RunConfig.key_names())}")
     return dict(table)

@@ -86,6 +86,7 @@ GRID = "[grid]\nlearning-rate = [0.1]\n"
         ("[grid]\nseed = [1, 2]", "The key 'seed' cannot stand in [grid]: give 'seeds' in [sweep] for several."),
         ("[grid]\nruns-dir = ['a']", "The key 'runs-dir' cannot stand in [grid]: give it in [base]."),
         ("[grid]\nresume = ['a']", "The key 'resume' cannot stand in [grid]: the same command goes on with a sweep."),
+        ("[grid]\ncheckpoint-every = [1, 2]", "The key 'checkpoint-every' cannot stand in [grid]: a run of a sweep"),
         ("[base]\nresume = 'a'\n" + GRID, "The key 'resume' stands in [base]: leave it out, the same command goes on"),
         ("[grid]\nlearning-rate = []", "The key 'learning-rate' in [grid] is [], but must be a list of at least one"),
         ("[grid]\nlearning-rate = 0.1", "The key 'learning-rate' in [grid] is 0.1, but must be a list"),
