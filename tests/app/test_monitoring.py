@@ -14,8 +14,10 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from flwr.app import ArrayRecord, MetricRecord
+from flwr.app import ArrayRecord, Error, Message, MetricRecord, RecordDict
+from flwr.common.constant import ErrorCode
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.alerts.rules import rules_of
@@ -27,13 +29,13 @@ from app.monitoring import Monitoring
 from app.prometheus import Metrics, Prometheus
 from app.run_directory import RunDirectory
 from simulation.inline import InlineGrid
-from strategies import registry
+from strategies import registry, wire
 from strategies.federated import FederatedStrategy
 from strategies.records import RoundRecord
 from strategies.terms import RoundRules
 from tests.app.inline_runs import SMALL, latest, start
-from tests.app.scripted_lines import COHORT, engine, record, spending
-from tests.strategies.toy_federation import app, start_arrays
+from tests.app.scripted_lines import COHORT, engine, events, record, spending
+from tests.strategies.toy_federation import app, local_arrays, run, start_arrays
 
 SECRET = "T0K3N-in-the-path"
 
@@ -355,3 +357,45 @@ def test_alerts_need_neither_tensorflow_nor_matplotlib_nor_prometheus() -> None:
 def test_every_rule_has_a_name_of_its_own() -> None:
     names = [rule.name for rule in rules_of(1, dict)]
     assert len(set(names)) == len(names)
+
+
+# Faults of real rounds, by clients and messages that misbehave in rounds 5 and 6 of 9.
+
+
+def alerts_told(records: list[RoundRecord]) -> list[tuple[int, str, str, str]]:
+    return events((record.to_json() for record in records), engine(every=0))
+
+
+class InRounds:
+    """Counts its calls, so many in a round, and tells whether the present one is of a faulty round."""
+
+    def __init__(self, calls_per_round: int) -> None:
+        self._calls, self._per_round = 0, calls_per_round
+
+    def __call__(self) -> bool:
+        self._calls += 1
+        return (self._calls - 1) // self._per_round + 1 in (5, 6)
+
+
+def test_a_node_that_is_killed_in_mid_round() -> None:
+    faulty = InRounds(2)  # replies, of two nodes with three clients each
+
+    def tamper(reply: Message, clients: list[str]) -> Iterator[Message]:
+        if faulty() and "0" in clients:
+            reply.__dict__.update(_content=None, _error=Error(ErrorCode.NODE_UNAVAILABLE, ""))
+        yield reply
+
+    _, records = run(app(), rounds=9, tamper=tamper)
+    assert alerts_told(records) == [(5, "participation", "", "firing"), (7, "participation", "", "resolved")]
+
+
+def test_clients_that_send_what_is_not_finite() -> None:
+    faulty = InRounds(2)  # calls, of the two clients
+
+    def diverged(content: RecordDict) -> RecordDict | None:
+        arrays = wire.array_record({name: values * np.float32("nan") for name, values in local_arrays("0").items()})
+        return RecordDict({**content, "arrays": arrays}) if faulty() else None
+
+    _, records = run(app(bad={"2": diverged, "3": diverged}), rounds=9)
+    assert [record.rejected for record in records[4:7]] == [{}, {"not-finite": 2}, {"not-finite": 2}]
+    assert alerts_told(records) == [(5, "rejected", "", "firing"), (7, "rejected", "", "resolved")]
