@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 
@@ -26,22 +27,26 @@ class Monitoring:
 
     @classmethod
     def of(cls, config: RunConfig, directory: RunDirectory) -> Monitoring:
-        """Open what the config asks for. Raises UserError for what cannot be used."""
+        """Open what the config asks for. Raises UserError for what cannot be used, and then has nothing open."""
+        engine, name = engine_of(config), directory.path.name
         listeners: list[Listener] = []
         others: list[Sink] = []
-        if config.alert_webhook:
-            webhook = Webhook(Target.of(user_path(config.alert_webhook, "alert-webhook")), directory.path.name)
-            others.append(webhook)
-            listeners.append(webhook.note)
-        if config.prometheus_port:
-            from app.prometheus import Metrics, Prometheus  # which few runs need
+        with ExitStack() as opened:
+            if config.prometheus_port:
+                from app.prometheus import Metrics, Prometheus  # which few runs need
 
-            prometheus = Prometheus(Metrics(directory.path.name, config.num_rounds), config.prometheus_port)
-            others.append(prometheus)
-            listeners.append(prometheus.note)
-        if config.mlflow_uri:
-            others.append(MLflow(config.mlflow_uri, directory.path.name, config.to_run_config()))
-        alerts = AlertSink(engine_of(config), directory.metrics, directory.alerts, listeners)
+                prometheus = Prometheus(Metrics(name, config.num_rounds), config.prometheus_port)
+                others.append(opened.enter_context(closing(prometheus)))
+                listeners.append(prometheus.note)
+            if config.alert_webhook:
+                webhook = Webhook(Target.of(user_path(config.alert_webhook, "alert-webhook")), name)
+                others.append(opened.enter_context(closing(webhook)))
+                listeners.append(webhook.note)
+            if config.mlflow_uri:
+                mlflow = MLflow(config.mlflow_uri, name, config.to_run_config())
+                others.append(opened.enter_context(closing(mlflow)))
+            alerts = AlertSink(engine, directory.metrics, directory.alerts, listeners)
+            opened.pop_all()
         return cls(alerts, (alerts, *others))
 
 

@@ -216,6 +216,18 @@ def test_a_port_that_is_taken_refuses_the_run_in_a_sentence(tmp_path: Path) -> N
     assert latest(tmp_path).json("status.json")["state"] == "failed"
 
 
+def test_what_cannot_be_opened_leaves_no_port_taken(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for other in ({"alert-webhook": str(tmp_path / "missing")}, {"mlflow-uri": "http://me:T0K3N@mlflow"}):
+        with pytest.raises(UserError):
+            Monitoring.of(RunConfig.from_run_config({"prometheus-port": port, **other}), RunDirectory(tmp_path))
+    watching = Monitoring.of(RunConfig.from_run_config({"prometheus-port": port}), RunDirectory(tmp_path))
+    for sink in watching.sinks:
+        sink.close()
+
+
 def test_a_run_is_scraped_while_it_lasts_and_gives_its_port_back(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
