@@ -141,13 +141,13 @@ def left_by(
             f"Round {begun.round} was begun, and no checkpoint is in {checkpoints.folder}: the run cannot be resumed. "
             "Start a new one, and count the budget of this one as spent."
         )
-    last = -1 if left is None else left.round
+    if left is not None:
+        _check_client_states(directory, parts, census, left)
+    if left is not None and begun is not None:
+        left = _with_all_that_was_begun(left, begun, parts, budget, census)
     for file in (directory.metrics, directory.clients, directory.alerts):
-        forget_rounds_after(last, file)
-    if left is None:
-        return None
-    _check_client_states(directory, parts, census, left)
-    return left if begun is None else _with_all_that_was_begun(left, begun, parts, budget, census)
+        forget_rounds_after(-1 if left is None else left.round, file)
+    return left
 
 
 def _with_all_that_was_begun(
@@ -176,15 +176,24 @@ def _check_client_states(directory: RunDirectory, parts: Composition, census: Ce
 def forget_rounds_after(last: int, file: Path) -> None:
     """Cut a file of JSON lines off before the first that tells of a later round; where there is none, do nothing.
 
-    Lines stand in the order of their rounds. One that cannot be read was cut off by a crash, and so is the last.
+    Lines stand in the order of their rounds. A last one without its end was cut off by a crash, and goes too. Raises
+    UserError for another that tells of no round.
     """
     if not file.is_file():
         return
     with file.open("r+b") as lines:
         end = 0
         for line in lines:
-            if not line.endswith(b"\n") or json.loads(line)["round"] > last:
+            if not line.endswith(b"\n") or _round_of(line, file) > last:
                 break
             end += len(line)
         lines.truncate(end)
         os.fsync(lines.fileno())
+
+
+def _round_of(line: bytes, file: Path) -> int:
+    try:
+        return int(json.loads(line)["round"])
+    except (ValueError, KeyError, TypeError):
+        shown = line[:60].decode(errors="replace").strip()
+        raise UserError(f"{file} has a line that tells of no round ({shown}): correct or delete it.") from None

@@ -476,6 +476,15 @@ def test_lines_of_later_rounds_are_forgotten(text: str, last: int, left: str, tm
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
+@pytest.mark.parametrize("line", ["{}", "[]", "no JSON", '{"round":"x"}', "null"])
+def test_a_line_of_no_round_is_a_sentence_and_nothing_is_cut(line: str, tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    file.write_text(text := f'{{"round":0}}\n{line}\n{{"round":2}}\n')
+    with pytest.raises(UserError, match=r"metrics\.jsonl has a line that tells of no round"):
+        forget_rounds_after(1, file)
+    assert file.read_text() == text
+
+
 def test_a_report_is_written_of_the_whole_run(tmp_path: Path) -> None:
     left = killed(tmp_path, SHORT, in_aggregation, in_round=3)
     page = resumed(left, SHORT, output=Output()).directory.report.read_text()
