@@ -95,7 +95,7 @@ class BufferedStrategy(FederatedStrategy):
         progress = self._progress = RoundProgress(
             number, [], rate_of(origin.settings), size, simulated=isinstance(grid, World), bans=self.bans
         )
-        progress.withheld = self._withholds
+        progress.withheld, progress.population = self._withholds, self._census(grid).population()
         with progress.phase("train"):
             self._uplink = Uplink()
             arrays, metrics = self._step(self._fill(grid, origin), origin.weights)

@@ -14,6 +14,7 @@ from typing import Any
 
 from app.plain_json import number
 from strategies.admission import Reason
+from strategies.diversity import MOST
 
 WINDOW = 50  # earlier rounds that a round is compared with
 MISSING = (Reason.LATE, Reason.NOT_SENT, Reason.DROPOUT)
@@ -174,8 +175,9 @@ def _silences(line: Line, before: Mapping[tuple[str, str], Silence]) -> Iterator
     told: Mapping[str, Any] = line["diversity"] or {}
     now = {(kind, name): group for kind, groups in told.items() for name, group in groups["groups"].items() if name}
     for key in (*now, *(key for key in before if key not in now)):
-        if key not in now:
-            yield key, replace(before[key], clients=0)
+        if key not in now:  # gone, unless there are more groups than are told of
+            cut = len(told.get(key[0], {"groups": ()})["groups"]) >= MOST
+            yield key, before[key] if cut else replace(before[key], clients=0)
             continue
         group, known = now[key], before.get(key, Silence(0))
         if group["counted"]:

@@ -203,6 +203,19 @@ def test_a_group_that_is_never_asked_is_absent_when_chance_does_not_explain_it()
     ]
 
 
+def test_a_group_that_others_have_outgrown_is_not_gone() -> None:
+    """Only the largest fifty are told of."""
+
+    def crowd(*names: str) -> Fault:
+        told = {name: {"clients": 5, "selected": 5, "counted": 5} for name in names}
+        return {"diversity": {"regions": {"effective": 1.0, "groups": told}}}
+
+    many = [f"place {number:02d}" for number in range(51)]
+    before, after = crowd(*many[:50]), crowd(*many[1:])
+    assert events(lines(40, {number: before if number < 30 else after for number in range(1, 41)})) == []
+    assert len(events(lines(40, {number: crowd(*many[number > 29 :][:49]) for number in range(1, 41)}))) == 1
+
+
 def test_several_faults_at_once_are_told_apart() -> None:
     told = events(lines(40, {30: {**LOST_FOUR, "diversity": groups(europe=0, asia=0), "checkpoint": 3}}))
     assert {(alert, subject) for number, alert, subject, state in told if number == 30} == {

@@ -33,6 +33,15 @@ def test_with_equal_durations_and_a_buffer_of_all_it_is_the_synchronous_run(devi
     assert all(step.staleness == {"mean": 0.0, "largest": 0.0} for step in steps)
 
 
+def test_each_step_tells_who_there_is_also_where_nobody_is_sent_to_work_in_it() -> None:
+    """Six come back at one instant, and with a buffer of one that is six steps."""
+    devices = Devices(device_classes("slow:0.5:1"), example_seconds=0.1)
+    _, steps = buffered(world(conditions(devices=devices)), 1, rounds=6)
+    told = [step.diversity for step in steps if step.round > 0]
+    assert len(told) == 6 and all(one is not None for one in told)
+    assert all(sum(group["clients"] for group in one["device-classes"]["groups"].values()) == 6 for one in told if one)
+
+
 def queue(size: int, steps: int) -> list[tuple[float, list[str], list[int]]]:
     """When each step is made, with whose updates and how stale they are: client k is back every k + 1 seconds."""
     done: list[tuple[float, list[str], list[int]]] = []
