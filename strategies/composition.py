@@ -163,6 +163,7 @@ ADVICE = {
     Property.LINEAR: "set the keys 'strategy', 'aggregator', 'zeroing' and 'clipping' so that the mean is taken",
     Property.EQUAL_WEIGHTS: "set the key 'weighting' to 'uniform'",
     Property.KNOWN_SAMPLING: "set the key 'selection' to 'poisson' or 'uniform', and 'over-selection' to 1",
+    Property.INDEPENDENT_SAMPLING: "set the key 'selection' to 'poisson', or 'error-feedback' to 'off'",
     Property.BOUNDED_PARTICIPATION: "set the key 'selection' to 'cyclic'",
     Property.NOTHING_ELSE: "change the key 'strategy' or 'selection', or set 'adaptive-mu' to false",
     Property.CLIENT_STATE: "change the key 'strategy', or set 'error-feedback' to 'off'",
@@ -184,6 +185,7 @@ GIVERS = {
     **dict.fromkeys(
         (Property.SINGLE_UPDATES, Property.NODE_SUMS, Property.EXACT_UPDATES, Property.EQUAL_SUPPORT), "codec"
     ),
+    Property.INDEPENDENT_SAMPLING: "codec",
 }
 """The part that is at fault where nobody gives a property."""
 

@@ -15,6 +15,7 @@ class Property(StrEnum):
     EQUAL_WEIGHTS = "every client to count the same, whatever it claims"
     BOUNDED_UPDATES = "updates whose norm has a known bound"
     KNOWN_SAMPLING = "a cohort whose sampling probabilities are known, as privacy accounting assumes them"
+    INDEPENDENT_SAMPLING = "clients that are drawn independently of each other, or that send nothing of earlier rounds"
     BOUNDED_PARTICIPATION = "a cohort in which each client takes part at most once in a pass of so many rounds"
     NOTHING_ELSE = "a round of which the server learns nothing but the noised sum"
     CLIENT_STATE = "rounds that end for all at once, so that every client knows which of its updates counted last"

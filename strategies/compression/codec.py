@@ -58,7 +58,14 @@ class Dense:
     @property
     def guarantees(self) -> Guarantees:
         """Single updates, in the clear and as they are, that can be added up."""
-        return Guarantees(gives=frozenset({Property.SINGLE_UPDATES, Property.EXACT_UPDATES, Property.NODE_SUMS}))
+        return Guarantees(
+            gives=frozenset(
+                {
+                    *(Property.SINGLE_UPDATES, Property.EXACT_UPDATES, Property.NODE_SUMS),
+                    Property.INDEPENDENT_SAMPLING,
+                }
+            )
+        )
 
     @property
     def unbiased(self) -> bool:

@@ -48,9 +48,9 @@ class Compressed:
 
     @property
     def guarantees(self) -> Guarantees:
-        """Single updates in the clear; no sums of a node, which would not be compressed."""
+        """Single updates in the clear, of one round each; no sums of a node, which would not be compressed."""
         exact = isinstance(self.sparsifier, Everything) and isinstance(self.quantizer, Float32)
-        own = {Property.SINGLE_UPDATES, Property.EXACT_UPDATES} if exact else {Property.SINGLE_UPDATES}
+        own = {Property.SINGLE_UPDATES, Property.INDEPENDENT_SAMPLING, *((Property.EXACT_UPDATES,) if exact else ())}
         return Guarantees(gives=self.sparsifier.gives | own)
 
     @property

@@ -24,7 +24,8 @@ the norm S: no client adds more than S in a round, whatever its e, which is the 
 cuts off stays in e too. e is made of the client's own updates and of when it was drawn before. Amplification by
 sampling survives that where clients are drawn independently ('poisson'): an accountant may be told the draws of all
 others, and given those each round is a sampled Gaussian mechanism with another vector of norm S. Of a cohort of fixed
-size this cannot be said. Under local privacy e holds noised updates alone, of which anything may be made.
+size this cannot be said, and the combination is refused. Under local privacy e holds noised updates alone, of which
+anything may be made.
 """
 
 from __future__ import annotations
@@ -67,9 +68,9 @@ class ErrorFeedback:
 
     @property
     def guarantees(self) -> Guarantees:
-        """As the codec, with clients that learn which of their updates counted."""
+        """As the codec, with clients that learn which of their updates counted, and send what earlier rounds left."""
         own = self.codec.guarantees
-        return Guarantees(own.gives, own.needs | {Property.CLIENT_STATE}, own.takes)
+        return Guarantees(own.gives - {Property.INDEPENDENT_SAMPLING}, own.needs | {Property.CLIENT_STATE}, own.takes)
 
     @property
     def unbiased(self) -> bool:

@@ -50,7 +50,12 @@ ROUNDING = 2.0**-33  # of a number in `FixedPointSum`, at most
 
 GUARANTEES = Guarantees(
     gives=frozenset({Property.BOUNDED_UPDATES, Property.NODE_SUMS, Property.NOTHING_ELSE}),
-    needs=frozenset({Property.LINEAR, Property.EQUAL_WEIGHTS, Property.KNOWN_SAMPLING, Property.NOTHING_ELSE}),
+    needs=frozenset(
+        {
+            *(Property.LINEAR, Property.EQUAL_WEIGHTS, Property.NOTHING_ELSE),
+            *(Property.KNOWN_SAMPLING, Property.INDEPENDENT_SAMPLING),
+        }
+    ),
 )
 """Nodes may add up what they have clipped, see `strategies.privacy.clipping`."""
 

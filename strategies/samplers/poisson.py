@@ -52,7 +52,7 @@ class PoissonSampler:
     @property
     def guarantees(self) -> Guarantees:
         """Known sampling: `rate` for each client, independently."""
-        return Guarantees(gives=frozenset({Property.KNOWN_SAMPLING}))
+        return Guarantees(gives=frozenset({Property.KNOWN_SAMPLING, Property.INDEPENDENT_SAMPLING}))
 
     @property
     def sampling(self) -> Sampling:

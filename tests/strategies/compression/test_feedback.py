@@ -327,3 +327,24 @@ def test_a_newer_kind_of_update_is_a_counted_rejection(tmp_path: Path, monkeypat
     with pytest.raises(StrategyError, match=r"of the kind 'fedkeras.update.v9', but 'fedkeras.update.v1' is spoken"):
         federation.train(1)
     assert federation.records[1].rejected == {"malformed": 6}
+
+
+# Beside differential privacy.
+
+
+@pytest.mark.parametrize("privacy", ["dp-fedavg", "dp-fedavg-adaptive"])
+@pytest.mark.parametrize("keys", [TOP, {"codec": "qsgd", "error-feedback": "on"}], ids=str)
+def test_what_sampling_amplifies_goes_with_memory_only_where_clients_are_drawn_independently(
+    privacy: str, keys: dict[str, Option]
+) -> None:
+    """Of a cohort of fixed size, what a client sends depends on the draws before: no sample of a round by itself."""
+    options: dict[str, Option] = {"privacy": privacy, "weighting": "uniform", "clients-per-round": 20, **keys}
+    with pytest.raises(StrategyError, match=r"cannot combine .* with ErrorFeedback: .* 'poisson', or 'error-feedback'"):
+        registry.build("fedadam", {**options, "selection": "uniform"})
+    assert isinstance(registry.build("fedadam", {**options, "selection": "poisson"}).codec, ErrorFeedback)
+    registry.build("fedadam", {**options, "selection": "uniform", "error-feedback": "off"})
+
+
+@pytest.mark.parametrize("name", ["dp-ftrl", "dp-mf", "local-dp", "fedavg"])
+def test_what_needs_no_amplification_goes_with_memory(name: str) -> None:
+    assert isinstance(registry.build(name, {**TOP, "clients-per-round": 2, "num-clients": 8}).codec, ErrorFeedback)
