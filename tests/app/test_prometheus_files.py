@@ -121,7 +121,7 @@ def test_a_good_run_raises_no_rule() -> None:
     for number in range(60):
         assert watching.round(record(number).to_json()) == []
         metrics.take(record(number))
-        metrics.finished.set(60.0 * number)
+        metrics.set("round_finished_timestamp_seconds", 60.0 * number)
         assert firing((60.0 * number, samples(metrics))) == set()
 
 
@@ -132,7 +132,7 @@ def test_each_fault_raises_its_rule_alone_and_clears_it(alert: str, subject: str
     for number in range(33):
         told = record(number, **(fault if number == 30 else {}))
         metrics.take(told)
-        metrics.finished.set(number)
+        metrics.set("round_finished_timestamp_seconds", number)
         for event in watching.round(told.to_json()):
             metrics.note(event)
         if number > 28:
@@ -143,7 +143,7 @@ def test_each_fault_raises_its_rule_alone_and_clears_it(alert: str, subject: str
 def test_what_a_run_finds_itself_is_passed_on() -> None:
     metrics, watching = Metrics("run", 60), engine(days_left=lambda: {"server.pem": 3.0})
     metrics.take(RoundRecord(0))
-    metrics.finished.set(0)
+    metrics.set("round_finished_timestamp_seconds", 0)
     for event in [*watching.round(record(0).to_json()), *watching.fire(USED_UP, "")]:
         metrics.note(event)
     assert firing((0.0, samples(metrics))) == {"FedkerasCertificate", "FedkerasBudgetUsedUp"}
@@ -152,7 +152,7 @@ def test_what_a_run_finds_itself_is_passed_on() -> None:
 def test_a_run_at_a_standstill_and_one_that_is_gone() -> None:
     metrics = Metrics("run", 60)
     metrics.take(record(30))
-    metrics.finished.set(1000.0)
+    metrics.set("round_finished_timestamp_seconds", 1000.0)
     alive = {**samples(metrics), ("up", TARGET): 1.0}
     gone = {("up", TARGET): 0.0}
     assert firing((4000.0, alive)) == set()
