@@ -43,7 +43,7 @@ def test_what_a_sweep_says_and_leaves(tmp_path: Path) -> None:
         f"Best: learning-rate 0.1. Run it again: fedkeras simulate -c {folder / 'best.toml'}",
     ]
     left = {path.name for path in folder.iterdir() if path.is_file()}
-    assert left == {".lock", "best.toml", "report.html", "results.csv", "runs.csv", "sweep.json"}
+    assert left == {"best.toml", "report.html", "results.csv", "runs.csv", "sweep.json"}
     again = list[str]()
     carry_out(plan, FakeRunner(), again.append)
     assert again[0] == f"2 configurations, 2 seeds; 3 runs known in {folder}"
