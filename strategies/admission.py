@@ -37,6 +37,7 @@ class Reason(StrEnum):
     SURPLUS = "surplus"
     STALE = "stale"
     ZEROED = "zeroed"
+    NOISE = "noise"
 
 
 @dataclass(frozen=True)

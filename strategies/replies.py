@@ -6,7 +6,7 @@ reason. Whatever another process sends, reading it raises nothing and allocates 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -49,6 +49,7 @@ SENTENCES = {
     Reason.SURPLUS: "it was not needed any more, as enough others had answered ('over-selection')",
     Reason.STALE: "its update started from a model that is too old by now ('max-staleness')",
     Reason.ZEROED: "its update holds a value far beyond those that updates usually hold ('zeroing')",
+    Reason.NOISE: "it does not state the noise that local privacy asks for: the client put none on, or other noise",
 }
 
 
@@ -117,7 +118,8 @@ class ReplyReader:
     ``weights`` are those the clients started from; ``clip`` is the privacy's bound on an update, applied again after
     decoding; ``summed`` tells whether the round's rule takes partial sums. ``described`` holds how many examples
     clients said to have before the training, the most that each can claim; a client that is not in it said nothing.
-    ``round_seed`` is what the clients' codecs have in common.
+    ``round_seed`` is what the clients' codecs have in common. ``stated`` holds the metrics that each client must
+    answer, as that it has put on the noise that local privacy promises; of a sum, all of its clients.
     """
 
     weights: wire.GlobalWeights
@@ -127,6 +129,7 @@ class ReplyReader:
     summed: bool
     described: Mapping[str, int] = field(default_factory=dict)
     round_seed: int = 0
+    stated: Mapping[str, float] = field(default_factory=dict)
 
     def read(self, reply: Message, asked: Sequence[str]) -> list[Outcome]:
         """Return what became of each client in ``asked``; never raises for what a client sent."""
@@ -181,12 +184,18 @@ class ReplyReader:
         metrics = {client: pack.metrics[position] for client, position in zip(clients, positions, strict=True)}
         partial = PartialSum(total, dict(zip(clients, total.weights, strict=True)), metrics)
         reason = judge_partial(partial, self.weights.layout.size, self.limits, self.described)
+        reason = reason or self._unstated(metrics.values())
         yield from [partial] if reason is None else [Rejection(client, reason) for client in clients]
 
     def _judged(self, update: Update) -> Outcome:
         update = self.clip(update)
         reason = judge(update, self.weights.layout.size, self.limits, self.described)
+        reason = reason or self._unstated([update.metrics])
         return update if reason is None else Rejection(update.client, reason)
+
+    def _unstated(self, rows: Iterable[Mapping[str, float]]) -> Reason | None:
+        stated = all(row.get(name) == value for row in rows for name, value in self.stated.items())
+        return None if stated else Reason.NOISE
 
 
 def _only_array(payload: Mapping[str, Array]) -> AnyArray:

@@ -19,6 +19,7 @@ from strategies.diversity import diversity
 from strategies.errors import LayoutError, StrategyError
 from strategies.population import Population
 from strategies.privacy.clipping import WITHIN
+from strategies.privacy.local_dp import DEVIATION
 from strategies.privacy.spending import Spending
 from strategies.records import ClientScores, RoundRecord
 from strategies.replies import Outcome, Rejection
@@ -32,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 LOGGED_REJECTIONS = 3
 WAYS_OF_THE_WORLD = frozenset({Reason.DROPOUT, Reason.LATE})  # of a simulated one, which has decided so
-NO_MEANS = frozenset({wire.NUM_EXAMPLES, wire.STEPS, WITHIN})  # numbers of which a mean over clients says nothing
+NO_MEANS = frozenset({wire.NUM_EXAMPLES, wire.STEPS, WITHIN, DEVIATION})  # whose mean over clients says nothing
 NOBODY_CONNECTED = "no node with clients was connected"
 NOBODY_ONLINE = "no client is online, and none will ever be ('availability', 'availability-trace')"
 NOBODY_ALLOWED = "every client that is or will be online is banned ('ban-after', 'ban-rounds')"

@@ -17,7 +17,7 @@ from strategies.compression.expected import expected_bytes
 from strategies.fixed_point import MAX_WEIGHT, share
 from strategies.privacy.budget import Budget
 from strategies.privacy.clipping import NORM, PREFIX
-from strategies.privacy.local_dp import longest
+from strategies.privacy.local_dp import DEVIATION, longest
 from strategies.replies import ReplyReader
 from strategies.states import StrategyStates
 from strategies.step_fold import StepFold
@@ -136,6 +136,7 @@ class RoundTerms:
             composition.takes_partial_sums,
             described,
             self.codec_seed,
+            {key: value for key, value in self.privacy_config.items() if key == DEVIATION},
         )
 
 

@@ -6,7 +6,7 @@ The mechanism is the Gaussian one (Dwork, Roth: "The Algorithmic Foundations of 
 
     clipped update + N(0, (z S)^2) on each number,
 
-so that nobody beyond its device has to be trusted: neither the server nor who listens. Any two data sets that a client
+so that neither the server nor who listens has to be trusted with what it sends. Any two data sets that a client
 could have move what it sends by 2 S at most. A participation is a Gaussian mechanism of noise multiplier z / 2, which
 no sampling makes cheaper, as the server sees who takes part; a client pays for its own participations, and the run's
 epsilon is that of the client that was asked most often. Whatever the server does with the updates is free: robust
@@ -18,8 +18,11 @@ z S / n, at a guarantee of half the noise.
 What is no part of the guarantee: whether a client answers at all (who cannot train, or whose training diverges, shows
 that), how many examples it has, which it tells before, and how many steps it took. It tells no other number: loss and
 accuracy stay on the device. Norm and noise are what the server's request says, so that a client trusts whoever starts
-the run to ask for noise at all. The noise is made in float64 and rounded to float32: see `strategies.privacy.noise`
-for what that leaves open.
+the run to ask for noise at all. An app can hold the requests to the run config, as ours does (`app.promises`), but that
+comes from the same hands. A client states the deviation of its noise beside its update, and the server counts none that
+does not state what was asked: so clients that lack `noise_mod` are noticed. One that lies harms only itself.
+
+The noise is made in float64 and rounded to float32: see `strategies.privacy.noise` for what that leaves open.
 """
 
 from __future__ import annotations
@@ -47,7 +50,7 @@ from strategies.privacy.spending import OF_UPDATE
 from strategies.samplers import Sampler
 from strategies.updates import FloatVector, State, Update
 
-DEVIATION = "noise-deviation"  # of the noise that a client puts on each number, a setting
+DEVIATION = "noise-deviation"  # of the noise on each number: a setting, and a metric of the client that put it on
 TAIL = 9.0  # a standard normal vector is this much longer than sqrt(size) with probability exp(-TAIL^2 / 2) = 3e-18
 TOLD = (wire.NUM_EXAMPLES, wire.STEPS)
 
@@ -160,7 +163,8 @@ def noise_mod(noise: ClientNoise = own_noise) -> Mod:
             noised = with_noise(update.delta, deviation, noise(message, context))
             metrics = update.metrics
             reply.content[wire.UPDATE] = wire.array_record({wire.DELTA: noised})
-            reply.content[wire.METRICS] = MetricRecord({name: metrics[name] for name in TOLD if name in metrics})
+            told = {name: metrics[name] for name in TOLD if name in metrics}
+            reply.content[wire.METRICS] = MetricRecord({**told, DEVIATION: deviation})
         return reply
 
     return mod

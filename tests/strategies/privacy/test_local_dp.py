@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import ClientAppCallable, Mod
 from scipy import stats
 
+from simulation.inline import InlineGrid
 from strategies import registry, wire
+from strategies.client import delta_mod, packing_mod
 from strategies.errors import StrategyError
+from strategies.federated import FederatedStrategy
 from strategies.options import Option
 from strategies.privacy import participations
 from strategies.privacy.accounting import Release, epsilons, rdp_epsilon, renyi
 from strategies.privacy.budget import Budget, BudgetSpentError, account
 from strategies.privacy.clipping import PREFIX
 from strategies.privacy.ledger import Ledger
-from strategies.privacy.local_dp import LocalDP, longest, noise_mod, own_noise, with_noise
+from strategies.privacy.local_dp import DEVIATION, LocalDP, longest, noise_mod, own_noise, with_noise
+from strategies.records import RoundRecord
+from strategies.terms import RoundRules
 from strategies.updates import Update
+from tests.strategies import toy_federation as toy
 from tests.strategies.toy_federation import message_with, start_arrays
 
 SIZE = 5
@@ -79,7 +87,7 @@ def test_the_mod_puts_it_on_and_keeps_loss_and_accuracy_on_the_device() -> None:
     content = answered([1.0] * SIZE, asked(LocalDP(1.0, 2.0)), loss=0.5, accuracy=0.9, num_examples=7, steps=3)
     drawn = np.random.default_rng(1).standard_normal(SIZE)
     assert wire.decode(content["update"]["delta"]).tolist() == (1.0 + 2.0 * drawn).astype(np.float32).tolist()
-    assert dict(content["metrics"]) == {"num-examples": 7, "steps": 3}
+    assert dict(content["metrics"]) == {"num-examples": 7, "steps": 3, "noise-deviation": 2.0}
 
 
 def test_a_request_without_noise_passes_through() -> None:
@@ -118,6 +126,61 @@ def test_what_noise_could_not_have_made_is_shortened() -> None:
     assert np.linalg.norm(shortened.astype(np.float64)) == pytest.approx(most, rel=1e-6)
     usual = Update("a", with_noise(np.ones(layout.size, np.float32), 1.0, np.random.default_rng(0)), 1.0)
     assert composition.privacy.clip(usual, config, layout) is usual
+
+
+UNNOISED: dict[str, Callable[[], ClientApp]] = {
+    "an app without mods": lambda: toy.app(mods=False),
+    "an app that lacks the mod": lambda: silenced(delta_mod),
+    "a client that claims other noise": lambda: silenced(claiming, delta_mod),
+}
+
+
+def silenced(*mods: Mod) -> ClientApp:
+    """The toy's clients without noise: they answer for all clients of a message with what these mods make of it."""
+    honest, app = toy.app(mods=False), ClientApp()
+    app.query("describe")(lambda message, context: honest(message, context))
+    app.train(mods=[packing_mod, *mods])(lambda message, context: honest(message, context))
+    return app
+
+
+def claiming(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    """Put no noise on, and claim half of what was asked."""
+    reply = call_next(message, context)
+    claim = wire.number(wire.config_of(message), PREFIX + DEVIATION) / 2
+    reply.content["metrics"] = MetricRecord({**wire.metrics_of(reply.content), DEVIATION: claim})
+    return reply
+
+
+def first_round(client_app: ClientApp, packed: int, noise_multiplier: float = 2.0) -> RoundRecord:
+    records: list[RoundRecord] = []
+    parts = registry.build("local-dp", {"noise-multiplier": noise_multiplier, "clipping-norm": 1.0})
+    rules = RoundRules(limits=toy.LIMITS, clients_per_message=packed)
+    strategy = FederatedStrategy(parts, rules, observers=[records.append])
+    strategy.start(InlineGrid.of(client_app, 1 if packed == 0 else 2), toy.start_arrays(), num_rounds=1)
+    return records[1]
+
+
+@pytest.mark.parametrize(
+    ("app", "packed", "noise_multiplier"),
+    [
+        ("an app without mods", 1, 2.0),  # it answers for one client at a time
+        ("an app that lacks the mod", 1, 2.0),
+        ("an app that lacks the mod", 1, 0.0),
+        ("an app that lacks the mod", 0, 2.0),
+        ("a client that claims other noise", 1, 2.0),
+        ("a client that claims other noise", 0, 2.0),
+    ],
+)
+def test_who_put_no_noise_on_does_not_count(app: str, packed: int, noise_multiplier: float) -> None:
+    """Singly or in the sum of a node; whoever says nothing has not even read what was asked, be it no noise."""
+    record = first_round(UNNOISED[app](), packed, noise_multiplier)
+    assert (record.accepted, record.rejected) == ((), {"noise": 6})
+
+
+@pytest.mark.parametrize("packed", [0, 1])
+def test_who_put_it_on_counts(packed: int) -> None:
+    record = first_round(toy.app(), packed)
+    assert (len(record.accepted), record.rejected, record.train) == (6, {}, {})
 
 
 # What it costs
