@@ -38,7 +38,7 @@ from strategies.round_loop import Observer as Observer
 from strategies.round_loop import RoundLoop
 from strategies.rounds import RoundInFlight, RoundProgress, rate_of
 from strategies.seeding import child_seed
-from strategies.selection import losses_by, select
+from strategies.selection import cohort_seed, losses_by, select, told_size
 from strategies.server_model import ServerModel
 from strategies.snapshot import NOWHERE, Journal
 from strategies.step_fold import StepFold
@@ -119,7 +119,8 @@ class FederatedStrategy(RoundLoop):
         self._write_ahead(server_round)
         size, states = weights.layout.size, self.model.states
         shared = child_seed(self.seed, server_round, "", CODEC)
-        terms = RoundTerms.of(self.composition, self.rules, len(cohort), states, size, shared, sampler.goal)
+        addends = told_size(self.composition, progress.offered, cohort)
+        terms = RoundTerms.of(self.composition, self.rules, addends, states, size, shared, sampler.goal)
         settings = {**config, **self.round_config(server_round), **terms.settings()}
         progress.learning_rate = rate_of(settings)
         sent = self._broadcast("train", server_round, arrays, weights)
@@ -195,7 +196,8 @@ class FederatedStrategy(RoundLoop):
             return self._scores(grid, self._timeout)
 
         losses = losses_by(evaluate, self._progress)
-        return select(self.composition.sampler, self.seed, grid, population, self._progress, losses)
+        seed = cohort_seed(self.composition, self.seed, self._simulated)
+        return select(self.composition.sampler, seed, grid, population, self._progress, losses)
 
     def _broadcast(self, kind: str, number: int, arrays: ArrayRecord, weights: wire.GlobalWeights) -> Broadcast:
         seed = child_seed(self.seed, number, "", f"{DOWNLINK}-{kind}")

@@ -4,12 +4,15 @@ No generator is shared or global, so a value does not depend on what was drawn b
 of clients or on the order of replies, and round 7 can be repeated without rounds 1 to 6. The four are hashed with
 SHA-256 (Python's own ``hash`` differs from process to process; concatenated integers could collide) and the digest
 seeds a `numpy.random.SeedSequence`.
+
+All who take part in a run know its seed. What they must not foresee is derived from a `secret_seed` in its place.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 
 import numpy as np
 
@@ -28,6 +31,11 @@ def child_seed(seed: int, round: int, client: str, purpose: str) -> int:
     """Return an integer in [0, 2^63), to seed what is not NumPy (a ConfigRecord holds it as a signed 64-bit int)."""
     state = seed_sequence(seed, round, client, purpose).generate_state(1, np.uint64)
     return int(state[0]) >> 1
+
+
+def secret_seed() -> int:
+    """Return a seed that nobody can foresee or have again: 128 bits of the operating system's entropy."""
+    return secrets.randbits(128)
 
 
 def number_below(count: int, seed: int, round: int, client: str, purpose: str) -> int:

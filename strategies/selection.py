@@ -1,4 +1,11 @@
-"""The beginning of a round: who can be asked, whom the sampler draws, and what it may ask them before it decides."""
+"""The beginning of a round: who can be asked, whom the sampler draws, and what it may ask them before it decides.
+
+A round costs less privacy where its cohort is a sample, as long as nobody sees whom it holds (Balle, Barthe, Gaboardi:
+"Privacy Amplification by Subsampling: Tight Analyses via Couplings and Divergences", 2018). All nodes know the run's
+seed: so a deployment whose privacy counts on the sampling takes a seed of the operating system's entropy for each
+cohort, as it does for its noise. A round that is begun again, after the process was killed, then is another sample, as
+the ledger has it: two releases of one cohort would cost far more than those of two.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +16,33 @@ from flwr.app import ConfigRecordValues
 
 from strategies import wire
 from strategies.clock import await_online
+from strategies.composition import Composition
+from strategies.guarantees import Property
 from strategies.population import Population
 from strategies.records import ClientScores
 from strategies.rounds import RoundProgress
 from strategies.samplers import Losses, Sampler
+from strategies.seeding import secret_seed
 
 logger = logging.getLogger(__name__)
 
 Evaluate = Callable[[Sequence[str], Mapping[str, ConfigRecordValues]], ClientScores | None]
 """Asks these clients to evaluate the present model, with these settings."""
+
+
+def counts_on_secrecy(composition: Composition) -> bool:
+    """Tell whether privacy is accounted for a sample of the clients, of which nobody may know whom it holds."""
+    return Property.KNOWN_SAMPLING in composition.privacy.guarantees.needs
+
+
+def cohort_seed(composition: Composition, seed: int, simulated: bool) -> int:
+    """Return what a round's cohort is drawn by: the run's seed, or one that nobody knows."""
+    return secret_seed() if counts_on_secrecy(composition) and not simulated else seed
+
+
+def told_size(composition: Composition, clients: int, cohort: Sequence[str]) -> int:
+    """Return what clients may be told of the cohort's size: what is expected, of so many, where it is to be secret."""
+    return composition.sampler.cohort_size(clients) if counts_on_secrecy(composition) else len(cohort)
 
 
 def select(

@@ -1,10 +1,15 @@
 """What it costs to repeat a round with other noise, as a run does that goes on after its process was killed.
 
-A mechanism that pays for every round pays for the repeated one too, as it begins. One that pays for a pass of rounds
-(DP-FTRL) asks nothing for those within it, and so must pay for the pass a second time: what is released of it before
-and after is two sequences that share the noise of the rounds before. Each of them alone is the mechanism that was paid
-for, so what a client changes in both together, measured in the noise of either, is at most sqrt(2) times as long: the
-cost of two such mechanisms (Kairouz et al., 2021, appendix B, bound a client's part in the nodes of a tree likewise).
+A mechanism that pays for every round pays for the repeated one too, as it begins. Where it counts on the sampling of
+clients, the repeated round is another sample (`strategies.selection`), independent of the first as the ledger takes
+them to be: with the same cohort again, both together would be one sampled mechanism of sqrt(2) times less noise, which
+costs far more where few are sampled.
+
+A mechanism that pays for a pass of rounds (DP-FTRL) asks nothing for those within it, and so must pay for the pass a
+second time: what is released of it before and after is two sequences that share the noise of the rounds before. Each of
+them alone is the mechanism that was paid for, so what a client changes in both together, measured in the noise of
+either, is at most sqrt(2) times as long: the cost of two such mechanisms (Kairouz et al., 2021, appendix B, bound a
+client's part in the nodes of a tree likewise).
 """
 
 from __future__ import annotations

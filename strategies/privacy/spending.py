@@ -38,10 +38,10 @@ WHOM: dict[Adjacency, str] = {
 ASSUMED: dict[Sampling, str] = {
     "none": "assumes nothing of who takes part",
     "local": "assumes nothing of who takes part",
-    "poisson": "assumes that every round draws each client with probability {rate}, independently, and that nobody "
-    "sees whom",
-    "fixed": "assumes that every round draws a fixed number of clients, each with probability {rate}, and that nobody "
-    "sees whom",
+    "poisson": "assumes that every round draws each client with probability {rate}, independently, that nobody sees "
+    "whom, and that all may know how many clients there are",
+    "fixed": "assumes that every round draws a fixed number of clients, each with probability {rate}, that nobody sees "
+    "whom, and that all may know how many clients there are",
     "cyclic": "assumes that no client takes part twice in a pass (all may know in which round it does)",
 }
 

@@ -6,8 +6,8 @@ Differential Privacy", 2016, section 3.1; McMahan et al., "Learning Differential
 clients, the model stays, and it does not count towards 'max-skipped-rounds'.
 
 The probability is clients-per-round / clients, of those that can be asked in the round (online, not banned): whoever
-accounts takes it round by round, from `PoissonSampler.rate`. It protects from those alone who do not know the seed.
-Drawing takes time in proportion to the cohort.
+accounts takes it round by round, from `PoissonSampler.rate`. It protects from those alone who do not know the seed,
+which `strategies.selection` sees to. Drawing takes time in proportion to the cohort.
 """
 
 from __future__ import annotations

@@ -79,7 +79,10 @@ def test_the_largest_rate_is_told() -> None:
 def test_what_a_guarantee_covers_by_the_way_of_sampling() -> None:
     none = spent((Release("none", 1.0, 9.0), 2)).meaning
     assert "assumes nothing of who takes part" in none and "delta 0.001, add or remove one" in none
-    assert "a fixed number of clients, each with" in spent((Release("fixed", 0.2, 9.0), 2)).meaning
+    fixed, poisson = (spent((Release(kind, 0.2, 9.0), 2)).meaning for kind in ("fixed", "poisson"))
+    assert "a fixed number of clients, each with" in fixed and "independently" in poisson
+    for sampled in (fixed, poisson):
+        assert "that nobody sees whom, and that all may know how many clients there are" in sampled
     local = spent((Release("local", 1.0, 9.0), 2)).meaning
     assert local.startswith("User-level local differential privacy") and "trusts nobody but the client" in local
 
