@@ -1,7 +1,11 @@
 """The checkpoints of a run: the newest few, each wholly there or not at all; the newest that can be read counts.
 
 Beside them lies what privacy will have cost once the round in progress is over, written before anybody is asked: so a
-run that goes on after its process was killed knows what it may have released, and never takes it for less.
+run that goes on after its process was killed knows what it may have released, and never takes it for less. That is so
+without checkpoints too.
+
+A checkpoint is as confidential as what clients send: it holds what no model shows, as under DP-FTRL and matrix
+factorisation the noise itself of a deployment, which later rounds take back; who has it can take the noise off.
 
 A checkpoint that cannot be written must not end a run: it is a warning, and the run goes on without. What privacy costs
 is another matter: where that cannot be written down, the round does not begin.
@@ -138,9 +142,10 @@ class EveryFew:
         self._failing = False
 
     def begun(self, round: int, ledger: State) -> None:
-        """Write the ledger. Raises StrategyError where it cannot be: then nobody must be asked."""
-        if not self._every:
-            return
+        """Write the ledger, also where no checkpoints are: a run that has released something must not begin anew.
+
+        Raises StrategyError where it cannot be written: then nobody must be asked.
+        """
         try:
             self._checkpoints.begin(round, ledger)
         except OSError as error:

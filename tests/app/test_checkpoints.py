@@ -239,10 +239,10 @@ def test_a_round_whose_cost_cannot_be_written_down_does_not_begin(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(atomic, "write_bytes", full)
-    for journal in (EveryFew(checkpoints, 5), Overlapped(EveryFew(checkpoints, 5))):
-        with pytest.raises(StrategyError, match=r"Round 3 does not begin, as what it costs .* No space left"):
-            journal.begun(3, LEDGER)
-    EveryFew(checkpoints, 0).begun(3, LEDGER)  # nobody will go on
+    for every in (0, 5):
+        for journal in (EveryFew(checkpoints, every), Overlapped(EveryFew(checkpoints, every))):
+            with pytest.raises(StrategyError, match=r"Round 3 does not begin, as what it costs .* No space left"):
+                journal.begun(3, LEDGER)
 
 
 @pytest.mark.parametrize("kind", JOURNALS)
@@ -261,6 +261,13 @@ def test_without_checkpoints_none_are_written(tmp_path: Path) -> None:
     journal.finished(state(0))
     journal.close()
     assert journal.saved() is None and list(tmp_path.iterdir()) == []
+
+
+def test_without_checkpoints_the_ledger_is_written_all_the_same(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    EveryFew(checkpoints, 0).begun(2, LEDGER)
+    found = checkpoints.begun()
+    assert files(checkpoints) == ["begun"] and found is not None and found.round == 2
 
 
 def test_a_checkpoint_waits_for_what_is_told_of_its_round_and_is_not_written_where_that_is_not(tmp_path: Path) -> None:

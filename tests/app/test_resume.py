@@ -326,6 +326,72 @@ def test_in_a_deployment_a_round_that_is_repeated_costs_twice(
     assert epsilons == sorted(epsilons) and math.isfinite(epsilons[-1])
 
 
+def cohorts_of(patch: pytest.MonkeyPatch, in_round: int) -> list[frozenset[str]]:
+    """Take down whom a round draws, each time that it begins."""
+    original, drawn = ServerModel.account, list[frozenset[str]]()
+
+    def account(self: ServerModel, round: int, budget: Any, clients: int, cohort: Any) -> None:
+        if round == in_round:
+            drawn.append(frozenset(cohort))
+        original(self, round, budget, clients, cohort)
+
+    patch.setattr(ServerModel, "account", account)
+    return drawn
+
+
+def again_and_again(folder: Path, changes: Mapping[str, Any], times: int) -> Left:
+    left = killed(folder, changes, in_aggregation, in_round=1)
+    for _ in range(times - 1):
+        killed(folder, {**changes, "resume": str(left.directory.path)}, in_aggregation, in_round=1)
+    return left
+
+
+def test_in_a_deployment_a_round_that_is_repeated_draws_another_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As its ledger has it. Six cohorts of 3 of 6 clients on average agree by chance in one of 2^30 runs."""
+    monkeypatch.setattr(Census, "simulated", False)
+    drawn = cohorts_of(monkeypatch, in_round=1)
+    left = again_and_again(tmp_path, {**SHORT, **PRIVATE, "num-rounds": 1}, times=6)
+    assert len(drawn) == 6 and len(set(drawn)) > 1
+    begun = Checkpoints(left.directory.checkpoints).begun()
+    assert begun is not None and Ledger.of(begun.ledger).rounds == 6
+
+
+def test_in_a_simulation_a_round_that_is_repeated_draws_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = cohorts_of(monkeypatch, in_round=1)
+    again_and_again(tmp_path, {**SHORT, **PRIVATE, "num-rounds": 1}, times=3)
+    assert len(drawn) == 3 and len(set(drawn)) == 1
+
+
+def test_in_a_deployment_without_checkpoints_a_private_run_is_not_begun_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its releases are out, and nobody knows the model they were made of."""
+    monkeypatch.setattr(Census, "simulated", False)
+    changes = {**SHORT, **PRIVATE, "checkpoint-every": 0}
+    left = killed(tmp_path, changes, in_aggregation, in_round=3)
+    with pytest.raises(UserError, match=r"Round 3 was begun, and no checkpoint is in .* count the budget of this one"):
+        resumed(left, changes)
+    finished = run(tmp_path / "finished", changes)
+    with pytest.raises(UserError, match="Round 4 was begun, and no checkpoint is in"):
+        resumed(finished, {**changes, "num-rounds": 6})
+
+
+def test_in_a_deployment_rounds_that_were_done_without_checkpoints_stay_accounted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Census, "simulated", False)
+    changes = {**SHORT, **PRIVATE}
+    left = killed(tmp_path, changes, in_aggregation, in_round=2)  # which is release 2, after checkpoint 1
+    without = {**changes, "resume": str(left.directory.path), "checkpoint-every": 0}
+    killed(tmp_path, without, in_aggregation, in_round=4)  # releases 3 to 5
+    resumed(left, changes)  # 6 to 8: rounds 2 to 4 once more
+    assert left.json("status.json")["resumed-after"] == [1, 1] and ledger_of(left).rounds == 8
+
+
 def test_in_a_deployment_rounds_that_are_lost_with_their_checkpoints_stay_accounted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
