@@ -199,14 +199,6 @@ def test_the_proxy_lets_the_fleet_api_through_and_nothing_else() -> None:
         assert not allowed.search(path)
 
 
-@pytest.mark.skipif(shutil.which("nginx") is None, reason="no nginx to read its configuration")
-def test_nginx_takes_its_configuration(deployment: Deployment, tmp_path: Path) -> None:
-    text = (DEPLOY / "nginx.conf").read_text().replace("/etc/fedkeras/server", str(deployment.server.folder))
-    (tmp_path / "nginx.conf").write_text(text)
-    done = subprocess.run(["nginx", "-t", "-c", tmp_path / "nginx.conf"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
 def test_grafana_finds_its_data_and_its_dashboard() -> None:
     folder = DEPLOY / "grafana" / "provisioning"
     source = yaml.safe_load((folder / "datasources" / "fedkeras.yaml").read_text())["datasources"][0]
