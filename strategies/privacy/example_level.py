@@ -124,8 +124,8 @@ class ExamplePlan:
         return (
             f"Example-level differential privacy, epsilon {epsilon:.4g} and delta {self.delta:g}, add or remove one: "
             f"what a client with {self.examples} examples sends in {self.rounds} rounds hardly tells whether any one "
-            f"of them was there; this assumes that every step {drawn}, trusts nobody but the client, and covers its "
-            "updates, not what it reports beside them."
+            f"of them was there; this assumes that every step {drawn}, trusts the client, and whoever starts the run "
+            "to ask for that noise, and covers its updates, not what it reports beside them."
         )
 
 

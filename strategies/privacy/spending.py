@@ -29,7 +29,8 @@ CENTRAL = (
 LOCAL = (
     "User-level local differential privacy, epsilon {epsilon:.4g} and delta {delta:g}, {adjacency}: what a client "
     "sends in all of at most {releases} hardly tells whether it holds its own data or any other; this {assumed}, "
-    "trusts nobody but the client, and covers its updates alone, not what it reports beside them."
+    "trusts the client, and whoever starts the run to ask for that noise, and covers its updates alone, not what it "
+    "reports beside them."
 )
 WHOM: dict[Adjacency, str] = {
     "add or remove one": "whether any one client took part at all, with all its data",
