@@ -192,7 +192,7 @@ class RunConfig(BaseModel):
     )
     budget_delta: float = _privacy(1e-5, "the delta that epsilon holds for; well below 1 / clients", gt=0, lt=1)
     allow_unprotected_metrics: bool = _privacy(
-        False, "clients' losses and accuracies are told although nothing protects them"
+        False, "clients' losses, accuracies, groups and norms of updates are told although nothing protects them"
     )
 
     codec: str = _compression(
@@ -218,8 +218,10 @@ class RunConfig(BaseModel):
     error_feedback_momentum: float = _compression(
         0.0, "error feedback with momentum (deep gradient compression), for top-k, stc, threshold; 0 = none", ge=0, lt=1
     )
-    downlink: Literal["none", "float16", "qsgd", "zstd"] = _compression("none", "how the model is sent to the clients")
-    downlink_bits: int = _compression(8, "downlink qsgd: bits of a value", ge=1, le=8)
+    downlink: Literal["none", "float16", "qsgd", "zstd", "difference"] = _compression(
+        "none", "how the model is sent to the clients; difference = what has changed since a client last had it"
+    )
+    downlink_bits: int = _compression(8, "downlink qsgd, difference: bits of a value", ge=1, le=8)
 
     min_nodes: int = _guard(1, "nodes to wait for at the start", ge=1)
     node_timeout: float = _guard(300.0, "seconds to wait for min-nodes", gt=0, le=1e7)

@@ -59,8 +59,9 @@ class RoundRecord:
     stays behind where none can be written. ``example_privacy`` holds the highest "epsilon" that DP-SGD has come to for
     the examples of a client until this round, and its "delta"; None where examples are not private.
     ``offered`` counts the clients that could be drawn. ``diversity`` is what `strategies.diversity` tells of them, None
-    where clients name no groups. ``norms`` are the Euclidean norms of the updates that counted, where each is sent by
-    itself, whoever travels with it, and nothing promises to keep them private.
+    where clients name no groups, or privacy keeps it secret who took part. ``norms`` are the Euclidean norms of the
+    updates that counted, where each is sent by itself, whoever travels with it, and nothing promises to keep them
+    private.
     """
 
     round: int

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from flwr.app import ConfigRecordValues, Message
 
@@ -192,6 +193,12 @@ class RoundProgress:
         rows = [(weight, metrics) for _, weight, metrics in self.counted]
         return {name: value for name, value in mean_metrics(rows).items() if name not in NO_MEANS}
 
+    def _diversity(self) -> dict[str, Any] | None:
+        """Return which groups took part; None where it must stay secret who did, as a group may be a single client."""
+        if self.withheld:
+            return None
+        return diversity(self.population, self.cohort, [client for client, _, _ in self.counted])
+
     def record(self, central: Mapping[str, float] | None, federated: ClientScores | None) -> RoundRecord:
         """Close the round."""
         return RoundRecord(
@@ -214,7 +221,7 @@ class RoundProgress:
             privacy=None if self.privacy is None else self.privacy.on_mean_of(len(self.counted)),
             checkpoint=self.checkpoint,
             offered=self.offered,
-            diversity=diversity(self.population, self.cohort, [client for client, _, _ in self.counted]),
+            diversity=self._diversity(),
             norms=tuple(self.norms),
         )
 

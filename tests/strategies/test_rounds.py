@@ -230,10 +230,12 @@ def test_norms_of_updates_that_count_where_each_is_sent_by_itself() -> None:
     assert progress.record(None, None).norms == pytest.approx((5.0, 5 * 2**0.5))
 
 
-def test_norms_are_withheld_as_all_that_clients_tell() -> None:
-    step, progress = begun(), RoundProgress(1, ["a"], withheld=True)
+def test_norms_and_groups_are_withheld_as_all_that_tells_of_single_clients() -> None:
+    people = Population([ClientInfo("a", region="north"), ClientInfo("b", region="south")], [1])
+    step, progress = begun(), RoundProgress(1, ["a"], withheld=True, population=people)
     progress.take(update("a", 1.0, 1.0), step)
-    assert len(progress.counted) == 1 and progress.record(None, None).norms == ()
+    record = progress.record(None, None)
+    assert len(progress.counted) == 1 and record.norms == () and record.diversity is None
 
 
 def test_a_record_tells_who_was_there_and_of_which_kinds() -> None:
