@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -31,7 +31,9 @@ from app.prometheus import Metrics, Prometheus
 from app.run_directory import RunDirectory
 from simulation.inline import InlineGrid
 from strategies import registry, wire
+from strategies.describe import DESCRIBE, NodeDescription
 from strategies.federated import FederatedStrategy
+from strategies.population import ClientInfo
 from strategies.records import RoundRecord
 from strategies.terms import RoundRules
 from tests.app.inline_runs import SMALL, latest, start
@@ -417,3 +419,45 @@ def test_clients_that_send_what_is_not_finite() -> None:
     _, records = run(app(bad={"2": diverged, "3": diverged}), rounds=9)
     assert [record.rejected for record in records[4:7]] == [{}, {"not-finite": 2}, {"not-finite": 2}]
     assert alerts_told(records) == [(5, "rejected", "", "firing"), (7, "rejected", "", "resolved")]
+
+
+class TwoRegions(InlineGrid):
+    """Two nodes, each with the clients of one region, of which the second can be gone."""
+
+    REGIONS: ClassVar[dict[int, tuple[str, str]]] = {1: ("europe", "0123"), 2: ("asia", "45")}
+    gone = False
+
+    def get_node_ids(self) -> list[int]:
+        return [1] if self.gone else [1, 2]
+
+    def _execute(self, message: Message) -> Message:
+        if message.metadata.message_type != DESCRIBE:
+            return super()._execute(message)
+        region, clients = self.REGIONS[message.metadata.dst_node_id]
+        infos = tuple(ClientInfo(client, 100, region=region) for client in clients)
+        return Message(NodeDescription(infos).to_content(), reply_to=message)
+
+
+def test_a_region_whose_node_is_gone_is_absent_until_it_is_back() -> None:
+    grid, records = TwoRegions(app(), InlineGrid.of(app(), 2).node_configs), list[RoundRecord]()
+
+    def after(record: RoundRecord) -> None:
+        records.append(record)
+        grid.gone = record.round in (4, 5)
+
+    strategy = FederatedStrategy(registry.build("fedavg", {"clients-per-round": 0}), observers=[after])
+    strategy.start(grid, start_arrays(), num_rounds=9)
+    assert [len(record.accepted) for record in records[1:]] == [6, 6, 6, 6, 4, 4, 6, 6, 6]
+    assert alerts_told(records) == [(5, "absent", "regions/asia", "firing"), (7, "absent", "regions/asia", "resolved")]
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf"), 1e9])
+def test_a_model_that_diverges(loss: float) -> None:
+    records = list[RoundRecord]()
+
+    def evaluate(number: int, arrays: ArrayRecord) -> MetricRecord:
+        return MetricRecord({"loss": loss if number in (5, 6) else 1 / (1 + number), "accuracy": number / 10})
+
+    strategy = FederatedStrategy(registry.build("fedavg", {"clients-per-round": 0}), observers=[records.append])
+    strategy.start(InlineGrid.of(app(), 2), start_arrays(), num_rounds=9, evaluate_fn=evaluate)
+    assert alerts_told(records) == [(5, "loss", "central", "firing"), (7, "loss", "central", "resolved")]
