@@ -4,7 +4,8 @@ A node whose code is other than the server's would train with other code than th
 run; one that cannot take part for another reason, such as a corrupt file, is left out and asked again later.
 
 A node that knows no describe (a stock Flower app of another framework) counts as hosting one client, named after the
-node's id: Flower draws that anew with every start, so such a run is not reproducible unless all clients take part.
+node's id: Flower draws that anew with every start, so such a run is not reproducible unless all clients take part. It
+is refused where something goes by how often each client takes part (`Census.require_names`).
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ class Census:
     _refused: dict[int, Refusal] = field(default_factory=dict)
     _connected: set[int] = field(default_factory=set)
     _known: tuple[dict[int, NodeDescription], Population] | None = None  # the last population, and of which nodes
+    _names_for: str = ""  # what clients need lasting names for; "" where a node that names none may take part
 
     def start(self, min_nodes: int, node_timeout: float, meanwhile: Callable[[], object] = lambda: None) -> None:
         """Wait until ``min_nodes`` nodes are connected (at most ``node_timeout`` s) and describe all that are.
@@ -87,6 +89,23 @@ class Census:
             raise StrategyError(f"None of the nodes described its clients within {self.timeout:g} s ('round-timeout').")
         if silent:
             logger.warning("%d nodes have not described their clients within %g s: not waiting", silent, self.timeout)
+
+    def require_names(self, why: str) -> None:
+        """Take no node, from now on, whose client would be another one after each start of it; ``why``, the error says.
+
+        Raises StrategyError where there is one already.
+        """
+        self._names_for = why
+        for node, description in self.nodes.items():
+            if description == _nameless(node):
+                raise self._refusal_of_nameless(node)
+
+    def _refusal_of_nameless(self, node: int) -> StrategyError:
+        return StrategyError(
+            f"Node {node} does not say which clients it hosts, so that it would be another client after every start, "
+            f"but {self._names_for}. Let its app answer the query '{DESCRIBE}' with a "
+            "strategies.describe.NodeDescription."
+        )
 
     def _take_in(self, node: int, reply: Message) -> None:
         try:
@@ -189,7 +208,9 @@ class Census:
 
     def _read(self, node: int, reply: Message) -> NodeDescription:
         if reply.has_error() and not self.fingerprint:
-            return NodeDescription((ClientInfo(f"node-{node}", None),))
+            if self._names_for:
+                raise self._refusal_of_nameless(node)
+            return _nameless(node)
         if reply.has_error():
             reason = wire.one_line(reply.error.reason or "no reason given", PROBLEM_LENGTH)
             advice = f" {self.advice}" if KNOWS_NO_DESCRIBE in reason else ""
@@ -204,6 +225,11 @@ class Census:
         if description.problem:
             raise StrategyError(f"A node cannot take part: {description.problem}")
         return description
+
+
+def _nameless(node: int) -> NodeDescription:
+    """What is taken for the description of a node that gives none."""
+    return NodeDescription((ClientInfo(f"node-{node}", None),))
 
 
 def _is_gone(reply: Message) -> bool:

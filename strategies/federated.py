@@ -38,7 +38,7 @@ from strategies.round_loop import Observer as Observer
 from strategies.round_loop import RoundLoop
 from strategies.rounds import RoundInFlight, RoundProgress, rate_of
 from strategies.seeding import child_seed
-from strategies.selection import cohort_seed, losses_by, select, told_size
+from strategies.selection import cohort_seed, counts_on_names, losses_by, select, told_size
 from strategies.server_model import ServerModel
 from strategies.snapshot import NOWHERE, Journal
 from strategies.step_fold import StepFold
@@ -110,7 +110,7 @@ class FederatedStrategy(RoundLoop):
         progress = self._progress = RoundProgress(
             server_round, goal=goal, population=population, simulated=simulated, bans=self.bans
         )
-        self._check_scale()
+        self._check_promises()
         cohort = self._select(arrays, grid, population)
         weights = self.model.weights_of(arrays)
         progress.withheld = self._withholds
@@ -255,14 +255,16 @@ class FederatedStrategy(RoundLoop):
         self.composition.sampler.check(clients)
         if why := self.composition.aggregator.shortfall(self._most_updates(clients)):
             raise StrategyError(f"The strategy '{self.composition.name}' cannot run: {why}.")
-        self._check_scale()
+        self._check_promises()
         privacy = self.composition.privacy
         if privacy.noise_multiplier is not None:
             for sentence in warnings(privacy.noise_multiplier, self.rules.budget.delta, round(clients * privacy.scale)):
                 logger.warning("%s", sentence)
 
-    def _check_scale(self) -> None:
-        """Raise StrategyError where real clients would be promised what only a larger federation gives."""
+    def _check_promises(self) -> None:
+        """Raise StrategyError where these clients would be promised what only others, or more of them, are given."""
+        if self.census is not None and counts_on_names(self.composition, self.rules.budget):
+            self.census.require_names("the privacy of this run goes by how often each client takes part")
         scale = self.composition.privacy.scale
         if scale != 1 and not self._simulated:
             raise StrategyError(

@@ -19,6 +19,7 @@ from strategies.clock import await_online
 from strategies.composition import Composition
 from strategies.guarantees import Property
 from strategies.population import Population
+from strategies.privacy.budget import Budget
 from strategies.records import ClientScores
 from strategies.rounds import RoundProgress
 from strategies.samplers import Losses, Sampler
@@ -33,6 +34,12 @@ Evaluate = Callable[[Sequence[str], Mapping[str, ConfigRecordValues]], ClientSco
 def counts_on_secrecy(composition: Composition) -> bool:
     """Tell whether privacy is accounted for a sample of the clients, of which nobody may know whom it holds."""
     return Property.KNOWN_SAMPLING in composition.privacy.guarantees.needs
+
+
+def counts_on_names(composition: Composition, budget: Budget) -> bool:
+    """Tell whether privacy is accounted by how often each client takes part: one with two names would pay half."""
+    accounted = composition.privacy.noise_multiplier is not None and not counts_on_secrecy(composition)
+    return accounted or budget.by_client
 
 
 def cohort_seed(composition: Composition, seed: int, simulated: bool) -> int:

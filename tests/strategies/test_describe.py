@@ -284,6 +284,23 @@ def test_a_stock_node_counts_as_one_client() -> None:
     assert ours.population().hosts == {"node-12": (12,), "node-5": (5,)}
 
 
+def test_where_clients_must_keep_their_ids_a_stock_node_is_refused_and_later_left_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    unknown = lambda: Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, "no query function")  # noqa: E731
+    answers: dict[int, Describe] = {1: hosts("a"), 5: unknown}
+    ours = census(answers)
+    ours.start(2, 1)
+    with pytest.raises(StrategyError, match=r"Node 5 does not say .* but it must not\. Let its app answer"):
+        ours.require_names("it must not")
+    del answers[5]
+    ours.refresh()
+    ours.require_names("it must not")
+    answers |= {6: unknown, 7: hosts("b")}
+    ours.refresh()
+    assert ids(ours) == ["a", "b"] and caplog.text.count("Left out: Node 6 does not say which clients it hosts") == 1
+
+
 def test_silent_nodes_are_not_waited_for_beyond_the_timeout_and_may_come_later(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
