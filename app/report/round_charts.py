@@ -16,7 +16,7 @@ from app.units import human_bytes
 WIDE = (564.0, 260.0)
 ACCEPTED = "accepted"
 OTHER = "other"
-MEGABYTE = 1e6
+BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
 _PHASES = ("select", "train", "aggregate", "evaluate-federated", "evaluate-central")
 _REASON_COLOURS = (SERIES[7], SERIES[1], SERIES[3], SERIES[5], SERIES[4], SERIES[6])
 
@@ -67,7 +67,7 @@ def seconds_chart(name: str, run: Run) -> Chart | None:
 
 
 def bytes_chart(name: str, run: Run) -> Chart | None:
-    """Stack the megabytes of each round by direction; nothing where none were counted."""
+    """Stack the bytes of each round by direction; nothing where none were counted."""
     rounds = run.trained
     rows = np.array(
         [[record.bytes_down for record in rounds], [record.bytes_up for record in rounds]], dtype=np.float64
@@ -75,9 +75,10 @@ def bytes_chart(name: str, run: Run) -> Chart | None:
     if not rows.any():
         return None
     down, up = rows.mean(axis=1)
+    factor, unit = next(step for step in BYTES if step[0] <= max(1.0, rows.sum(axis=0).max()))
     alt = f"Bytes per round: on average {human_bytes(down)} down to the clients and {human_bytes(up)} up."
     keys = (Key("down to the clients", SERIES[0], kind="bar"), Key("up from the clients", SERIES[1], kind="bar"))
-    return _stacked(name, "Bytes per round", alt, keys, bars(rounds, rows / MEGABYTE), "MB")
+    return _stacked(name, "Bytes per round", alt, keys, bars(rounds, rows / factor), unit)
 
 
 def _stacked(name: str, title: str, alt: str, keys: Sequence[Key], data: Bars, unit: str) -> Chart:
