@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -26,6 +27,9 @@ from strategies.privacy.plan import Plan
 
 Steps = Callable[[int], int]
 """Returns how many steps a client with so many examples does in a round."""
+
+Asked = Mapping[int, int]
+"""In how many rounds a client was asked, by the number of examples that it had then: each is accounted as it was."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +62,17 @@ class ExampleLevel:
         """Return the epsilon of such a client by both accountants."""
         return epsilons(self.releases(examples, participations), self.delta)
 
-    def epsilon(self, examples: int, participations: int) -> float:
-        """Return it by RDP: a tenth of a second for a number of examples that is met for the first time."""
-        return _epsilon(self, examples, participations)
+    def epsilon(self, asked: Asked) -> float:
+        """Return that of all rounds by RDP: a tenth of a second for a number of examples met for the first time."""
+        return _epsilon(self, tuple(sorted(asked.items())))
 
 
 @lru_cache(maxsize=2**16)
-def _epsilon(level: ExampleLevel, examples: int, participations: int) -> float:
-    return rdp_epsilon(total(level.releases(examples, participations)), level.delta)
+def _epsilon(level: ExampleLevel, asked: tuple[tuple[int, int], ...]) -> float:
+    steps: Counter[Release] = Counter()
+    for examples, rounds in asked:
+        steps.update(level.releases(examples, rounds))
+    return rdp_epsilon(total(steps), level.delta)
 
 
 @dataclass(frozen=True)
@@ -131,7 +138,7 @@ class ExamplePlan:
 
 @dataclass(frozen=True)
 class ClientCost:
-    """What a client with so many ``examples`` has let out of each by taking part so often."""
+    """What a client that now has so many ``examples`` has let out of each by taking part so often."""
 
     client: str
     examples: int
@@ -139,12 +146,12 @@ class ClientCost:
     epsilon: float
 
 
-def costs(level: ExampleLevel, examples: Mapping[str, int], participations: Mapping[str, int]) -> list[ClientCost]:
+def costs(level: ExampleLevel, examples: Mapping[str, int], asked: Mapping[str, Asked]) -> list[ClientCost]:
     """Return what it has cost each client, the highest epsilon first; ``examples`` are those of all clients known."""
     found = [
-        ClientCost(client, size, times, level.epsilon(size, times))
+        ClientCost(client, size, sum(rounds.values()), level.epsilon(rounds))
         for client, size in examples.items()
-        for times in [participations.get(client, 0)]
+        for rounds in [asked.get(client, {})]
     ]
     return sorted(found, key=lambda cost: (-cost.epsilon, cost.client))
 

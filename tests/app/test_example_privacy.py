@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import math
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import pytest
 
 from app.compose import example_level
 from app.config import RunConfig
-from app.example_privacy import read_table
+from app.example_privacy import ExamplePrivacy, read_table
 from app.report.build import write_report
-from strategies.privacy.example_level import summary
+from strategies.population import ClientInfo, Population
+from strategies.privacy.example_level import ClientCost, summary
+from strategies.privacy.participations import after
 from strategies.records import RoundRecord
 from tests.app.inline_runs import SMALL, Left, start
 
@@ -94,3 +97,43 @@ def test_a_table_that_cannot_be_read_is_said_on_the_page(tmp_path: Path) -> None
     left.directory.example_privacy.write_text("client,examples\na,many\n", encoding="utf-8")
     page = write_report([left.directory.path]).read_text(encoding="utf-8")
     assert "cannot be read from example-privacy.csv" in page
+
+
+def test_who_comes_back_with_more_examples_has_paid_for_the_rounds_before_by_those_it_had() -> None:
+    level = example_level(RunConfig.from_run_config(PRIVATE))
+    assert level is not None
+    census, ledger = FakeCensus(), {}
+
+    def asked(examples: int) -> float:
+        nonlocal ledger
+        census.people = Population([ClientInfo("a", examples)], [1])
+        ledger = after(ledger, ["a"])
+        told = watched.told(RoundRecord(1, ("a",))).example_privacy
+        assert told is not None
+        return told["epsilon"]
+
+    watched = ExamplePrivacy(level, census, lambda: ledger)  # type: ignore[arg-type]
+    first = asked(40)
+    assert first == level.epsilon({40: 1})
+    assert asked(4000) == level.epsilon({40: 1, 4000: 1}) > first
+
+
+def test_examples_that_a_client_has_no_more_are_still_paid_for(tmp_path: Path) -> None:
+    level = example_level(RunConfig.from_run_config(PRIVATE))
+    assert level is not None
+    census = FakeCensus(Population([ClientInfo("a", 40)], [1]))
+    watched = ExamplePrivacy(level, census, lambda: after(after({}, ["a"]), ["a"]))  # type: ignore[arg-type]
+    watched.told(RoundRecord(1, ("a",)))
+    census.people = Population((), ())
+    watched.write(tmp_path / "table.csv")
+    assert read_table(tmp_path / "table.csv") == [ClientCost("a", 40, 2, level.epsilon({40: 2}))]
+
+
+@dataclass
+class FakeCensus:
+    """Who is there, as the test says."""
+
+    people: Population = field(default_factory=lambda: Population((), ()))
+
+    def population(self) -> Population:
+        return self.people

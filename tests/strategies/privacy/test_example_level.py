@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import dp_accounting
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,13 +30,13 @@ def test_mnist_s_figures(batch: int, noise: float, steps: int, rdp: float, pld: 
     found = level(batch, noise, steps).epsilons(60_000, 1)
     assert found.rdp == pytest.approx(rdp, abs=1e-3)
     assert found.pld == pytest.approx(pld, abs=1e-3)
-    assert level(batch, noise, steps).epsilon(60_000, 1) == found.rdp
+    assert level(batch, noise, steps).epsilon({60_000: 1}) == found.rdp
 
 
 def test_rounds_and_steps_are_the_same_thing() -> None:
     many, few = level(steps=100), level(steps=10)
     assert few.releases(1000, 10) == many.releases(1000, 1) == {Release("poisson", 0.256, 1.1): 100}
-    assert few.epsilon(1000, 10) == many.epsilon(1000, 1) > few.epsilon(1000, 9)
+    assert few.epsilon({1000: 10}) == many.epsilon({1000: 1}) > few.epsilon({1000: 9})
 
 
 def test_who_trains_on_all_examples_in_every_step_has_no_sampling_on_its_side() -> None:
@@ -51,28 +52,41 @@ def test_who_trains_on_all_examples_in_every_step_has_no_sampling_on_its_side() 
 @given(st.integers(1, 400), st.integers(1, 3), st.sampled_from([0.8, 1.5, 4.0]))
 def test_fewer_examples_or_more_rounds_never_cost_less(examples: int, rounds: int, noise: float) -> None:
     here = level(32, noise, steps=5)
-    cost = here.epsilon(examples, rounds)
-    assert cost <= here.epsilon(max(1, examples // 2), rounds) * (1 + 1e-9)
-    assert cost <= here.epsilon(examples, rounds + 1)
+    cost = here.epsilon({examples: rounds})
+    assert cost <= here.epsilon({max(1, examples // 2): rounds}) * (1 + 1e-9)
+    assert cost <= here.epsilon({examples: rounds + 1})
 
 
 def test_nobody_pays_without_examples_or_rounds_and_nothing_protects_without_noise() -> None:
-    assert level().epsilon(0, 3) == level().epsilon(500, 0) == 0.0
-    assert level(noise=0.0).epsilon(500, 1) == math.inf
+    assert level().epsilon({0: 3}) == level().epsilon({500: 0}) == 0.0
+    assert level(noise=0.0).epsilon({500: 1}) == math.inf
 
 
 def test_each_client_by_what_it_has_and_how_often_it_was_asked() -> None:
     here = ExampleLevel(10, 1.0, lambda examples: math.ceil(examples / 10), 1e-5)
-    found = costs(here, {"a": 100, "b": 20, "c": 100}, {"a": 3, "b": 3, "gone": 9})
+    found = costs(here, {"a": 100, "b": 20, "c": 100}, {"a": {100: 3}, "b": {20: 3}, "gone": {7: 9}})
     assert found == [
-        ClientCost("b", 20, 3, here.epsilon(20, 3)),
-        ClientCost("a", 100, 3, here.epsilon(100, 3)),
+        ClientCost("b", 20, 3, here.epsilon({20: 3})),
+        ClientCost("a", 100, 3, here.epsilon({100: 3})),
         ClientCost("c", 100, 0, 0.0),
     ]
     said = summary(found, 1e-5)
     assert f"epsilon {found[0].epsilon:.4g} at delta 1e-05" in said
     assert "(b: 20 examples, asked 3 times)" in said and f"{found[1].epsilon:.4g} for the median one" in said
-    assert "infinite (no privacy)" in summary(costs(replace(here, noise_multiplier=0.0), {"a": 1}, {"a": 1}), 1e-5)
+    assert "infinite (no privacy)" in summary(costs(replace(here, noise_multiplier=0.0), {"a": 1}, {"a": {1: 1}}), 1e-5)
+
+
+def test_rounds_with_other_numbers_of_examples_are_accounted_as_they_were() -> None:
+    """RDP's epsilon of both kinds of steps in one composition, by dp-accounting's own accountant."""
+    here = ExampleLevel(256, 1.1, lambda examples: examples // 10, 1e-5)
+    both = dp_accounting.rdp.RdpAccountant()
+    for examples, rounds in ((400, 30), (40_000, 20)):
+        step = dp_accounting.PoissonSampledDpEvent(256 / examples, dp_accounting.GaussianDpEvent(1.1))
+        both.compose(step, rounds * (examples // 10))
+    (cost,) = costs(here, {"a": 40_000}, {"a": {400: 30, 40_000: 20}})
+    assert (cost.examples, cost.participations) == (40_000, 50)
+    assert cost.epsilon == pytest.approx(both.get_epsilon(1e-5), rel=1e-3)
+    assert cost.epsilon > here.epsilon({40_000: 50})
 
 
 def test_the_least_noise_of_a_plan_keeps_to_its_epsilon() -> None:
@@ -100,6 +114,6 @@ def test_the_sentence_names_unit_delta_and_assumption() -> None:
 @pytest.mark.parametrize("bad", [{"batch_size": 0}, {"delta": 1.0}, {"delta": 0.0}, {"noise": -1.0}])
 def test_what_is_no_mechanism(bad: dict[str, float]) -> None:
     with pytest.raises(StrategyError, match="The key '"):
-        level(**bad).epsilon(100, 1)  # type: ignore[arg-type]
+        level(**bad).epsilon({100: 1})  # type: ignore[arg-type]
     with pytest.raises(StrategyError, match="one of each at least"):
         ExamplePlan(level(), 0, 1)
