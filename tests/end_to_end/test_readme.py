@@ -54,8 +54,8 @@ EXECUTED = (
     "uv run flwr run .",
     "uv run fedkeras run -c dataset=my_task:blobs",
     "uv run fedkeras demo-data",
-    "uv run flower-superlink",
-    "uv run flower-supernode",
+    "uv run fedkeras deploy",
+    "uv run flwr supernode register",
     "uv run fedkeras run mine",
 )
 """How the commands begin that the tests below and .ci/run execute."""
@@ -259,6 +259,12 @@ def test_a_task_of_ones_own(clone: Clone) -> None:
     assert "Stopped" in clone.run(commands("fedkeras down")[0])
 
 
+def intruder(clone: Clone, init: str, node: str) -> str:
+    """The command of a node with a key that nobody has registered."""
+    clone.run(re.sub("--node .*", "--node intruder", init))
+    return re.sub(r"--port \d+", f"--port {free_port()}", node.replace("nodes/east", "nodes/intruder"))
+
+
 @pytest.mark.slow
 def test_the_deployment_page(clone: Clone) -> None:
     clone.run(commands("fedkeras demo-data")[0])
@@ -268,16 +274,16 @@ def test_the_deployment_page(clone: Clone) -> None:
         """The same on ports that are free here: the README's own may be taken."""
         return re.sub(r"\b1800[012]\b", lambda match: ports[match[0]], text)
 
-    exports = commands("export FLWR_")[-1]
-    clone.environment |= dict(part.split("=") for part in exports.removeprefix("export ").split())
-    clone.start(moved(commands("flower-superlink")[0]), "superlink.log")
-    for number, line in enumerate(commands("flower-supernode")):
-        clone.start(moved(line), f"supernode-{number}.log")
-    config = Path(clone.environment["HOME"]) / ".flwr" / "config.toml"
-    config.parent.mkdir(exist_ok=True)
-    config.write_text(moved(blocks("toml")[0]), encoding="utf-8")
+    clone.environment |= {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
+    init, superlink, connect, *nodes = map(moved, commands("fedkeras deploy"))
+    clone.run(init)
+    clone.start(superlink, "superlink.log")
     try:
         until_somebody_listens(int(ports["18000"]))  # a person takes longer to type the next command
+        for command in (connect, *commands("flwr supernode register")):
+            clone.run(command)
+        for number, line in enumerate([*nodes, intruder(clone, init, nodes[0])]):
+            clone.start(line, f"supernode-{number}.log")
         rounds, _, directory = finished(clone.run(commands("fedkeras run mine")[0]))
     finally:
         clone.stop()
