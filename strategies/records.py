@@ -48,6 +48,8 @@ class RoundRecord:
 
     ``bytes_down`` and ``bytes_up`` are the sizes of the messages as Flower serializes them. ``uplink`` holds how many
     of them a client's update takes, the "mean" and the "largest", and what a "dense" one would; None where none came.
+    Where central privacy is not to be undone by how short a codec has written single updates, ``uplink`` is None and
+    ``bytes_up`` what the codec makes of as many updates of normal numbers.
     ``seconds`` maps a phase ("select", "train", "aggregate", "evaluate-federated", "evaluate-central", "total") to its
     duration in seconds.
     ``rejected`` counts the selected clients whose update did not count, by reason; ``banned`` those that could not be

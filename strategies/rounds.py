@@ -72,6 +72,7 @@ class RoundProgress:
     bytes_down: int = 0
     bytes_up: int = 0
     uplink: Mapping[str, float] | None = None  # bytes of a client's update
+    expected_bytes: int = 0  # of an update, told instead where what came would tell of the clients' data
     skipped: str = ""  # why the round is skipped
     first_rejection: Rejection | None = None  # the first unusual one, where there is any
     unusual: int = 0  # rejections for which there should be no reason
@@ -213,7 +214,7 @@ class RoundProgress:
             central=central,
             federated=federated,
             bytes_down=self.bytes_down,
-            bytes_up=self.bytes_up,
+            bytes_up=self.expected_bytes * len(self.counted) if self.expected_bytes else self.bytes_up,
             uplink=self.uplink,
             seconds={**self.seconds, "total": time.perf_counter() - self.started},
             simulated_seconds=self.simulated_seconds,
@@ -253,7 +254,10 @@ class RoundInFlight:
             if progress.complete:
                 break
         progress.reject_unanswered(self.letters.unanswered())
-        progress.uplink = self.letters.uplink.told(self.weights.flat)
+        if progress.withheld and self.terms.lengths_tell:
+            progress.expected_bytes = self.terms.update_bytes
+        else:
+            progress.uplink = self.letters.uplink.told(self.weights.flat)
         return step
 
 

@@ -13,6 +13,7 @@ from strategies.admission import Limits
 from strategies.aggregators import WeightedMean
 from strategies.bans import BanRules
 from strategies.composition import Composition
+from strategies.compression.codec import Dense
 from strategies.compression.expected import expected_bytes
 from strategies.fixed_point import MAX_WEIGHT, share
 from strategies.privacy.budget import Budget
@@ -93,6 +94,12 @@ class RoundTerms:
     def privacy_config(self) -> Mapping[str, float]:
         """How clients and server clip."""
         return self.composition.privacy.config(self.states.privacy)
+
+    @property
+    def lengths_tell(self) -> bool:
+        """Whether the bytes that clients send depend on what noise is to hide: it comes onto the sum, after them."""
+        central = NORM in self.privacy_config and DEVIATION not in self.privacy_config
+        return central and not isinstance(self.composition.codec, Dense)
 
     def settings(self) -> dict[str, ConfigRecordValues]:
         """Return what the mods on the clients, and the world they live in, have to know."""
