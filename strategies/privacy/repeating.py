@@ -2,8 +2,8 @@
 
 A mechanism that pays for every round pays for the repeated one too, as it begins. Where it counts on the sampling of
 clients, the repeated round is another sample (`strategies.selection`), independent of the first as the ledger takes
-them to be: with the same cohort again, both together would be one sampled mechanism of sqrt(2) times less noise, which
-costs far more where few are sampled.
+them to be. With the same cohort k times all together would be one sampled mechanism of sqrt(k) times less noise: of one
+client in 100 and z = 1, epsilon is 0.32 at delta 1e-5 for five samples, and 4.2 for five times the same.
 
 A mechanism that pays for a pass of rounds (DP-FTRL) asks nothing for those within it, and so must pay for the pass a
 second time: what is released of it before and after is two sequences that share the noise of the rounds before. Each of

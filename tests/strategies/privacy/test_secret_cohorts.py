@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from strategies.census import Census
 from strategies.federated import FederatedStrategy
 from strategies.options import Option
 from strategies.population import ClientInfo
+from strategies.privacy.accounting import Release, epsilons
 from strategies.records import RoundRecord
 from strategies.terms import RoundRules
 from tests.strategies import toy_federation as toy
@@ -95,6 +97,13 @@ def test_the_sampler_draws_as_it_does_by_any_seed(
     """So what is proved of the samplers' probabilities holds, as for all seeds."""
     monkeypatch.setattr("strategies.selection.secret_seed", lambda: 2**127 + 5)
     assert train(name, options)[0] == foreseen(name, options, seed=2**127 + 5)
+
+
+def test_five_releases_of_one_sample_cost_far_more_than_those_of_five() -> None:
+    """The same five times is one Gaussian mechanism of sqrt(5) times less noise, on one sample."""
+    five = epsilons({Release("poisson", 0.01, 1.0): 5}, 1e-5).tightest
+    same = epsilons({Release("poisson", 0.01, 1 / math.sqrt(5)): 1}, 1e-5).tightest
+    assert (five, same) == pytest.approx((0.3165, 4.1971), rel=1e-3)
 
 
 OWN = {wire.ROUND, wire.CLIENTS, wire.SEEDS}
