@@ -25,7 +25,6 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-from scipy.signal import lfilter
 
 from strategies.errors import StrategyError
 from strategies.privacy.correlated import ROUND, last_round
@@ -69,6 +68,8 @@ class BandedNoise:
 
     def deviation(self, round: int) -> float:
         """Return the norm of a row of C^-1."""
+        from scipy.signal import lfilter  # the slowest import of a node's process, which has no need of it
+
         one = np.zeros(round)
         one[0] = 1.0
         return float(np.linalg.norm(lfilter([1.0], self.column, one)))

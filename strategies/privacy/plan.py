@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from scipy.optimize import brentq
-
 from strategies.errors import StrategyError
 from strategies.privacy.accounting import (
     PLD_EPSILON,
@@ -163,6 +161,7 @@ def _calibrated_by_rdp(plan: Plan, epsilon: float) -> float:
 
 def _calibrated_by_pld(plan: Plan, epsilon: float, least: float, enough: float) -> float:
     """Search between two noise multipliers, by the same figures that a run is accounted with."""
+    from scipy.optimize import brentq  # half a second of each process of a node, which has no need of it
 
     def excess(noise_multiplier: float) -> float:
         release = _with_noise(plan, noise_multiplier).release
