@@ -1,6 +1,6 @@
 """All that a run remembers between two rounds, and where it is handed so that the run can go on from it.
 
-Whatever is drawn at random is derived from the seed and the round, or is to be drawn anew (noise and secret cohorts of a
+Whatever is drawn at random is derived from the seed and the round, or drawn anew (noise and secret cohorts of a
 deployment), so that is all there is: the weights, the states of the strategy's parts, which updates counted, who is
 banned, how many rounds were skipped, and the simulated clock.
 """
