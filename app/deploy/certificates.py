@@ -21,7 +21,6 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from app.errors import UserError
 
 AUTHORITY_DAYS = 3650
-SERVER_DAYS = 365
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 """Names that every server certificate has: SuperExec and proxy reach the SuperLink by them."""
 

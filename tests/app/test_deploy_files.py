@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -209,20 +210,13 @@ def test_grafana_finds_its_data_and_its_dashboard() -> None:
     assert f"{provider['options']['path']}/fedkeras.json" in targets
 
 
-def test_the_image_has_all_that_the_project_is_built_from() -> None:
+def test_the_image_has_all_that_the_project_is_built_and_bundled_from() -> None:
+    """Flower refuses a pattern of what to leave out that matches nothing."""
     lines = (DEPLOY / "Dockerfile").read_text().splitlines()
     copied = {word for line in lines if line.startswith("COPY") for word in line.split()[1:-1]}
     allowed = {line[1:] for line in (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines() if line[0] == "!"}
-    project = {
-        "pyproject.toml",
-        "uv.lock",
-        "README.md",
-        "LICENSE",
-        "app",
-        "strategies",
-        "tasks",
-        "simulation",
-        "deploy",
-    }
-    assert copied == allowed == project
-    assert all((DEPLOY.parent / name).exists() for name in project)
+    project = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())["tool"]
+    packages = project["hatch"]["build"]["targets"]["wheel"]["packages"]
+    left_out = [pattern.removeprefix("/").removesuffix("/**") for pattern in project["flwr"]["app"]["fab-exclude"]]
+    assert copied == allowed == {"pyproject.toml", "uv.lock", "README.md", "LICENSE", *packages, *left_out}
+    assert all((DEPLOY.parent / name).exists() for name in copied)
