@@ -14,9 +14,9 @@ the bound of everybody else's update is kept by their own nodes.
 
 Clients of one node stand or fall together in a message: where it is lost, or its sum is refused, none of them counts.
 Noise and accounting go by who was asked, so that a loss makes no difference to them as long as it does not hang on a
-client's data. In a deployment it can: a client whose training ends the process takes the k clients of its message along,
-and the sum moves by up to k S for one of them. So central privacy of single clients presumes nodes that host one client
-each, or 'clients-per-message' 1; else what is promised is the privacy of the clients of a message together, at k S.
+client's data. In a deployment it can: a client whose training ends the process takes the k clients of its message with
+it, and the sum moves by up to k S for one of them. So central privacy of single clients presumes nodes that host one
+client each, or 'clients-per-message' 1; else what is promised is the privacy of a message's clients together, at k S.
 """
 
 from __future__ import annotations

@@ -97,6 +97,18 @@ def test_the_noise_on_prefix_sums_has_the_deviation_that_is_accounted(kind: Tree
         assert np.std(model) == pytest.approx(math.sqrt(2) * 1.5 * 2.0 / 4, rel=0.01)
 
 
+def check_passes(rule: DPFTRL, multiplier: float) -> None:
+    """Each of three passes is paid as one Gaussian mechanism of this multiplier, when it begins."""
+    rounds = rule.correlated.rounds
+    for round in range(1, 3 * rounds + 1):
+        release = rule.release(round, CyclicSampler(2, rounds), round % 2 * 10)
+        if (round - 1) % rounds:
+            assert release is None
+        else:
+            assert release is not None and (release.sampling, release.rate) == ("cyclic", 1.0)
+            assert release.noise_multiplier == pytest.approx(multiplier)
+
+
 @pytest.mark.parametrize(
     ("kind", "multiplier"),
     [
@@ -107,14 +119,7 @@ def test_the_noise_on_prefix_sums_has_the_deviation_that_is_accounted(kind: Tree
     ],
 )
 def test_a_pass_is_paid_in_its_first_round_whoever_is_there(kind: TreeNoise | BandedNoise, multiplier: float) -> None:
-    rule, rounds = DPFTRL(2, 2.0, correlated=kind), kind.rounds
-    for round in range(1, 3 * rounds + 1):
-        release = rule.release(round, CyclicSampler(2, rounds), round % 2 * 10)
-        if (round - 1) % rounds:
-            assert release is None
-        else:
-            assert release is not None and (release.sampling, release.rate) == ("cyclic", 1.0)
-            assert release.noise_multiplier == pytest.approx(multiplier)
+    check_passes(DPFTRL(2, 2.0, correlated=kind), multiplier)
 
 
 @pytest.mark.parametrize("sampler", [PoissonSampler(2), CyclicSampler(2, 5)])

@@ -38,7 +38,11 @@ def local(**keys: Option) -> Mapping[str, Option]:
     return {"clients-per-round": 4, **{key.replace("_", "-"): value for key, value in keys.items()}}
 
 
-def answered(delta: list[float], settings: Mapping[str, float], seed: int = 1, **metrics: float) -> RecordDict:
+def seeded(seed: int = 1) -> Mod:
+    return noise_mod(lambda message, context: np.random.default_rng(seed))
+
+
+def answered(delta: list[float], settings: Mapping[str, float], mod: Mod | None = None, **metrics: float) -> RecordDict:
     """What the mod makes of a handler's reply to a request with these settings."""
     request = message_with(RecordDict({"arrays": start_arrays(), "config": ConfigRecord(dict(settings))}))
 
@@ -47,7 +51,7 @@ def answered(delta: list[float], settings: Mapping[str, float], seed: int = 1, *
         named = {name.replace("_", "-"): value for name, value in metrics.items()}
         return Message(RecordDict({"update": update, "metrics": MetricRecord(named)}), reply_to=message)
 
-    mod = noise_mod(lambda message, context: np.random.default_rng(seed))
+    mod = mod or seeded()
     return mod(request, Context(1, 1, {}, RecordDict(), {}), handler).content
 
 
@@ -83,11 +87,16 @@ def test_a_client_s_own_noise_is_never_the_same() -> None:
     assert len(draws) == 10
 
 
-def test_the_mod_puts_it_on_and_keeps_loss_and_accuracy_on_the_device() -> None:
-    content = answered([1.0] * SIZE, asked(LocalDP(1.0, 2.0)), loss=0.5, accuracy=0.9, num_examples=7, steps=3)
+def check_mod(mod: Mod) -> None:
+    """The mod of the seed 1 puts noise of the deviation 2 on, and says so and nothing of loss and accuracy."""
+    content = answered([1.0] * SIZE, asked(LocalDP(1.0, 2.0)), mod, loss=0.5, accuracy=0.9, num_examples=7, steps=3)
     drawn = np.random.default_rng(1).standard_normal(SIZE)
     assert wire.decode(content["update"]["delta"]).tolist() == (1.0 + 2.0 * drawn).astype(np.float32).tolist()
     assert dict(content["metrics"]) == {"num-examples": 7, "steps": 3, "noise-deviation": 2.0}
+
+
+def test_the_mod_puts_it_on_and_keeps_loss_and_accuracy_on_the_device() -> None:
+    check_mod(seeded())
 
 
 def test_a_request_without_noise_passes_through() -> None:

@@ -16,6 +16,11 @@
 | adaptive clipping without splitting the noise | both releases' noise, as measured |
 | a round that the ledger forgets | what the rounds cost |
 | an empty round that is not released | empty rounds |
+| a tree that is accounted as if a client were in one node | what a pass costs |
+| a pass that the ledger forgets | the same |
+| a client of local privacy that claims its noise and puts none on | what its mod lets out |
+| microbatches with the noise of single examples | what an example can change |
+| error feedback whose decoded sum is not clipped again | what a client adds in each of some rounds |
 
 `run` and `audited` take a composition whose parts have been exchanged, so that the federation around a mutant is real.
 """
@@ -23,30 +28,41 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
-from flwr.app import Context, Message
+from flwr.app import Context, Message, MetricRecord
 from flwr.clientapp.typing import ClientAppCallable
 
+from strategies import wire
 from strategies.aggregators import Fold, WeightedMean
 from strategies.composition import Composition
 from strategies.layout import ModelLayout
+from strategies.privacy.accounting import Release
 from strategies.privacy.adaptive import AdaptiveDPFedAvg
 from strategies.privacy.budget import Budget, account
 from strategies.privacy.clipping import Clipping
 from strategies.privacy.dp_fedavg import DPFedAvg
+from strategies.privacy.dp_ftrl import DPFTRL
+from strategies.privacy.local_dp import DEVIATION, TOLD
 from strategies.privacy.noise import NoiseSource, derived_noise
-from strategies.samplers import UniformSampler
+from strategies.privacy.tree import TreeNoise
+from strategies.samplers import Sampler, UniformSampler
 from strategies.updates import FloatVector, State, Update
+from tasks.dp_sgd import DpSgd
+from tests.strategies.compression.test_mod import check_bounded
 from tests.strategies.privacy.canary_federation import audited
 from tests.strategies.privacy.test_adaptive import check_noise_of_both
 from tests.strategies.privacy.test_budget import check_costs, check_sampling, private
 from tests.strategies.privacy.test_clipping import SIZE, check_bound, check_client
 from tests.strategies.privacy.test_dp_fedavg import check_noise, check_sum
+from tests.strategies.privacy.test_dp_ftrl import check_passes
+from tests.strategies.privacy.test_local_dp import check_mod
 from tests.strategies.privacy.test_noise import check_rounds_differ
 from tests.strategies.privacy.test_private_rounds import (
     LARGE,
@@ -61,6 +77,7 @@ from tests.strategies.privacy.test_private_rounds import (
     run,
     unchanged,
 )
+from tests.tasks.test_dp_sgd import check_sensitivity
 
 Metrics = Sequence[Mapping[str, float]]
 
@@ -156,6 +173,29 @@ class WholeNormPerLayer(Clipping):
         return Clipping(self.norm * math.sqrt(len(layout.names)), self.per_layer).clip(update, layout)
 
 
+class FlatTree(TreeNoise):
+    """Says that an update is in one node of a pass."""
+
+    @property
+    def sensitivity(self) -> float:
+        return 1.0
+
+
+class ForgetsPasses(DPFTRL):
+    """Pays the first pass alone."""
+
+    def release(self, round: int, sampler: Sampler, clients: int) -> Release | None:
+        return super().release(round, sampler, clients) if round == 1 else None
+
+
+class OnceTheClip(DpSgd):
+    """Takes a microbatch for an example, which only comes or goes."""
+
+    @property
+    def sensitivity(self) -> float:
+        return self.clip
+
+
 @dataclass(frozen=True)
 class LeakingWeights(WeightedMean):
     """Says that all count the same, and weighs by examples."""
@@ -175,6 +215,19 @@ class FixedAsPoisson(UniformSampler):
 def passes_through(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
     """A client's mod that does not clip."""
     return call_next(message, context)
+
+
+def claims_noise(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    """A client's mod of local privacy that puts no noise on, but says so."""
+    reply = call_next(message, context)
+    told = {key: value for key, value in wire.scalars(wire.metrics_of(reply.content)).items() if key in TOLD}
+    reply.content[wire.METRICS] = MetricRecord({**told, DEVIATION: 2.0})
+    return reply
+
+
+def check_error_feedback(change: Change) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        check_bounded(Path(folder), {"codec": "top-k", "codec-share": 0.25}, "on", change)
 
 
 def forgetful(
@@ -260,6 +313,13 @@ MUTANTS: dict[str, Callable[[], None]] = {
     "adaptive clipping with unsplit noise": lambda: check_noise_of_both(UnsplitNoise),
     "a ledger that forgets": lambda: check_costs(forgetful),
     "an empty round that is skipped": lambda: check_empty_rounds(with_mechanism(SkipsEmptyRounds)),
+    "a tree of one node": lambda: check_passes(DPFTRL(2, 2.0, correlated=FlatTree(4)), 2.0 / math.sqrt(3)),
+    "a pass that the ledger forgets": lambda: check_passes(
+        ForgetsPasses(2, 2.0, correlated=TreeNoise(4)), 2.0 / math.sqrt(3)
+    ),
+    "local privacy without noise": lambda: check_mod(claims_noise),
+    "microbatches with half the noise": lambda: check_sensitivity(OnceTheClip),
+    "error feedback that is not clipped again": lambda: check_error_feedback(with_mechanism(TrustingServer)),
 }
 
 
