@@ -56,7 +56,7 @@ def _check_plain(connection: socket.socket, address: str) -> None:
         answer = connection.recv(64)
     except ConnectionResetError:
         answer = b""
-    if not answer.startswith(b"HTTP/") or answer.split(maxsplit=2)[1] == _BAD_REQUEST:
+    if not answer.startswith(b"HTTP/") or answer.split()[1:2] == [_BAD_REQUEST]:
         raise UserError(f"The server at {address} speaks TLS: leave --insecure out.")
 
 

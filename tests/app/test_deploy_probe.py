@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,6 +86,31 @@ def test_no_tls_where_it_is_wanted_and_the_reverse(deployment: Deployment) -> No
     with serving(certified(deployment, OWN)) as server:
         assert "speaks TLS: leave --insecure out" in complaint(server.address, None)
         assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_tls"),
+    [(b"HTTP/1.1 403 Forbidden\r\n", False), (b"HTTP/1.1 400 Bad Request\r\n", True), (b"\x15\x03\x03\0\2\2F", True),
+     (b"", True), (b"HTTP/", False)],
+)  # fmt: skip
+def test_what_is_taken_for_tls(answer: bytes, is_tls: bool) -> None:
+    """A proxy says in plain text that it wants TLS; others send an alert of TLS, or hang up."""
+    with socket.create_server((OWN, 0)) as server:
+        thread = threading.Thread(target=answer_once, args=(server, answer))
+        thread.start()
+        address = f"{OWN}:{server.getsockname()[1]}"
+        if is_tls:
+            assert "speaks TLS" in complaint(address, None)
+        else:
+            assert check_server(address, None).endswith("answers.")
+        thread.join()
+
+
+def answer_once(server: socket.socket, answer: bytes) -> None:
+    connection, _ = server.accept()
+    with connection:
+        connection.recv(1000)
+        connection.sendall(answer)
 
 
 def test_that_nobody_answers_is_not_an_error(deployment: Deployment, closed_port: int) -> None:
