@@ -84,7 +84,8 @@ def test_what_a_guarantee_covers_by_the_way_of_sampling() -> None:
     for sampled in (fixed, poisson):
         assert "that nobody sees whom, and that all may know how many clients there are" in sampled
     local = spent((Release("local", 1.0, 9.0), 2)).meaning
-    assert local.startswith("User-level local differential privacy") and "trusts the client, and whoever starts the run" in local
+    assert local.startswith("User-level local differential privacy")
+    assert "trusts the client, and whoever starts the run" in local
 
 
 def test_neither_no_noise_nor_the_noise_of_others_is_called_privacy() -> None:
