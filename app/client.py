@@ -22,7 +22,7 @@ from app.config import RunConfig
 from app.errors import UserError
 from app.fingerprint import code_fingerprint, code_location, user_modules
 from app.hosting import Hosted, NodeConfig, hosted_clients, is_simulated
-from app.promises import Promises
+from app.promises import keep_promises
 from strategies import wire
 from strategies.client import asked_together, client_mods
 from strategies.describe import SIMULATED, NodeDescription
@@ -51,10 +51,12 @@ def client_app(hosting: Hosting = hosted_clients, *mods: Mod) -> ClientApp:
     They stand between ``packing_mod`` and ``delta_mod``, around training only.
     """
     app = ClientApp()
-    app.query("describe")(functools.partial(describe, hosting=hosting))
-    every = client_mods(*mods, scaffold_mod(client_states), noise=client_noise, states=client_states)
-    app.train(mods=every)(functools.partial(train, hosting=hosting))
-    app.evaluate(mods=client_mods(states=client_states))(functools.partial(evaluate, hosting=hosting))
+    app.query("describe", mods=[keep_promises])(functools.partial(describe, hosting=hosting))
+    own = (*mods, scaffold_mod(client_states), keep_promises)
+    app.train(mods=client_mods(*own, noise=client_noise, states=client_states))(
+        functools.partial(train, hosting=hosting)
+    )
+    app.evaluate(mods=client_mods(keep_promises, states=client_states))(functools.partial(evaluate, hosting=hosting))
     return app
 
 
@@ -92,16 +94,12 @@ def train(message: Message, context: Context, hosting: Hosting) -> Message:
     """Train one client from the global weights; whose gradients are corrected trains alone, as it is its own."""
     _one_thread()
     config, worker = wire.config_of(message), _worker(context, hosting)
-    worker.promises.check_training(config)
     weights = wire.read_weights(wire.arrays_of(message.content, wire.ARRAYS))
-    correction: list[np.ndarray] | None = None
     if wire.CORRECTION in message.content:
         correction = wire.arrays_like(weights.layout, wire.arrays_of(message.content, wire.CORRECTION))
-    with worker.promises.kept_in_errors():
-        if correction is None:
-            result = _trained(worker, weights.arrays, config)
-        else:
-            result = _alone(worker, weights.arrays, config, correction)
+        result = _alone(worker, weights.arrays, config, correction)
+    else:
+        result = _trained(worker, weights.arrays, config)
     arrays = wire.array_record(dict(zip(weights.layout.names, result.weights, strict=True)))
     metrics = MetricRecord({wire.NUM_EXAMPLES: result.num_examples}) if worker.private else _metrics(result)
     metrics[wire.STEPS] = result.steps
@@ -163,12 +161,11 @@ def evaluate(message: Message, context: Context, hosting: Hosting) -> Message:
     """Evaluate the global weights on one client's own test part, or on what it trains on where the server asks so."""
     _one_thread()
     config = wire.config_of(message)
-    worker = _worker(context, hosting)
-    worker.promises.check_evaluation(config)
     weights = wire.read_weights(wire.arrays_of(message.content, wire.ARRAYS))
-    with worker.promises.kept_in_errors():
-        part = worker.hosted.train if config.get(wire.DATA_PART) == wire.TRAIN_PART else worker.hosted.test
-        result = worker.task.trainer.evaluate(weights.arrays, part(str(config[wire.CLIENT])))
+    worker = _worker(context, hosting)
+    part = worker.hosted.train if config.get(wire.DATA_PART) == wire.TRAIN_PART else worker.hosted.test
+    data = part(str(config[wire.CLIENT]))
+    result = worker.task.trainer.evaluate(weights.arrays, data)
     return Message(RecordDict({wire.METRICS: _metrics(result)}), reply_to=message)
 
 
@@ -184,15 +181,10 @@ class Worker:
     hosted: Hosted
     simulated: bool = False
 
-    @functools.cached_property
-    def promises(self) -> Promises:
-        """What the clients keep to, whatever they are asked."""
-        return Promises.of(self.config)
-
     @property
     def private(self) -> bool:
         """Whether examples are private (DP-SGD): then clients keep their training loss and accuracy to themselves."""
-        return self.promises.examples
+        return self.config.dp_sgd_clip > 0
 
     def seed(self, asked: ConfigRecord) -> int:
         """Return the seed of a client's training; who knows it knows the noise, so that a deployed client draws it."""

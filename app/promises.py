@@ -6,7 +6,7 @@ That does not protect from whoever starts the run, of whom the run config is, no
 asked: who wants to be sure reads the config of the run before a node takes part in it.
 
 What an exception says may quote the data. Where they are private the server is told its type alone; the text stands in
-the node's own log.
+the node's own log. The sentences of `describe` on data that do not fit the task are told, and name files and settings.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Self
 
-from flwr.app import ConfigRecord
+from flwr.app import ConfigRecord, Context, Message, MessageType
+from flwr.clientapp.typing import ClientAppCallable
 
 from app.config import RunConfig
 from app.errors import UserError
@@ -75,3 +77,19 @@ class Promises:
             if self.local is None and not self.examples:
                 raise
             raise WithheldError(f"{type(error).__name__}, of which only the node's own log may tell more") from error
+
+
+def keep_promises(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    """Refuse what the run config does not allow, and keep errors from saying more; a mod around every handler."""
+    promises = _promises(tuple(context.run_config.items()))
+    if message.metadata.message_type == MessageType.TRAIN:
+        promises.check_training(wire.config_of(message))
+    if message.metadata.message_type == MessageType.EVALUATE:
+        promises.check_evaluation(wire.config_of(message))
+    with promises.kept_in_errors():
+        return call_next(message, context)
+
+
+@lru_cache(maxsize=4)
+def _promises(run_config: tuple[tuple[str, object], ...]) -> Promises:
+    return Promises.of(RunConfig.from_run_config(dict(run_config)))
