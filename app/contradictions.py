@@ -71,7 +71,7 @@ ONLY_WITH: dict[str, dict[str, tuple[str, ...]]] = {
     "codec-lossless": {"codec": CODECS},
     "error-feedback": {"codec": CODECS},
     "error-feedback-momentum": {"codec": SPARSE},
-    "downlink-bits": {"downlink": ("qsgd",)},
+    "downlink-bits": {"downlink": ("qsgd", "difference")},
     "proximal-mu": {"strategy": ("fedprox",)},
     "adaptive-mu": {"strategy": ("fedprox",)},
     "attackers": {"attack": SCALED_ATTACKS + OTHER_ATTACKS},

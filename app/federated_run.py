@@ -134,7 +134,7 @@ class FederatedRun:
         watching = Monitoring.of(config, self.directory)
         sinks = [*self.output.make_sinks(self.directory, logger, config.num_rounds), *watching.sinks]
         journal = self.output.journal(checkpoints, config.checkpoint_every, sinks, left.round if left else None)
-        named = {wire.RUN: str(self.directory.path)} if parts.keeps_client_state else {}
+        named = {wire.RUN: str(self.directory.path)} if parts.keeps_on_nodes else {}
         observers = [self._stop_if_closed, *(sink.round for sink in sinks), self._count, *self.observers]
         self._examples = ExamplePrivacy.of(config, census, lambda: self.ledger)
         self._strategy = strategy_class(parts)(

@@ -164,8 +164,8 @@ def _with_all_that_was_begun(
 
 
 def _check_client_states(directory: RunDirectory, parts: Composition, census: Census, left: Snapshot) -> None:
-    """Raise UserError where the clients' states are gone that were committed."""
-    needed = parts.keeps_client_state and census.simulated and left.committed
+    """Raise UserError where what nodes have kept of rounds that counted is gone."""
+    needed = parts.keeps_on_nodes and census.simulated and left.committed
     if needed and not directory.client_states.exists():
         raise UserError(
             f"The run in {directory.path} cannot go on: what its clients remember was deleted when it was completed. "

@@ -62,10 +62,13 @@ class Conditions:
             config.straggler_share,
         )
 
-    def work(self, clients: Sequence[str], seeds: Keys, examples: Floats, moved_bytes: float, now: float) -> Work:
+    def work(
+        self, clients: Sequence[str], seeds: Keys, examples: Floats, moved_bytes: Floats | float, now: float
+    ) -> Work:
         """Return what a request costs each client, which has so many examples and receives and sends so many bytes.
 
-        ``seeds`` [clients] are those of the request: what one drops out of has nothing to do with the next.
+        The bytes are those of each, or one number for all. ``seeds`` [clients] are those of the request: what one drops
+        out of has nothing to do with the next.
         """
         crowd = self.draws.crowd(clients)
         seen = np.array([self.training.examples_seen(own) for own in examples.tolist()])

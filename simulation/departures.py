@@ -14,6 +14,7 @@ import numpy as np
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 
 from simulation.conditions import Conditions
+from simulation.draws import Floats
 from simulation.fates import Terms, Work, fates
 from strategies import wire
 from strategies.admission import Reason
@@ -110,7 +111,7 @@ def _cuts_of_round(
     clients = [client for pack in packs for client in pack]
     seeds = [seed for request in requests for seed in wire.int_list(wire.config_of(request), wire.SEEDS)]
     counts = np.array([max(1, examples.get(client, 1)) for client in clients], np.float64)
-    work = conditions.work(clients, np.array(seeds, np.uint64), counts, _moved_bytes(requests[0]), now)
+    work = conditions.work(clients, np.array(seeds, np.uint64), counts, _moved_bytes(requests), now)
     fate = fates(work, terms)
     details = _details(fate.reasons, work, terms)
     start = 0
@@ -128,10 +129,19 @@ def _terms(request: Message, conditions: Conditions) -> Terms:
     return Terms(deadline, goal, conditions.patience, conditions.partial)
 
 
-def _moved_bytes(request: Message) -> float:
-    """Return how many bytes the model takes down and an update up; nothing is serialized for it."""
-    arrays, config = wire.arrays_of(request.content, wire.ARRAYS), wire.config_of(request)
-    down = float(sum(np.dtype(array.dtype).itemsize * np.prod(array.shape) for array in arrays.values()))
+def _moved_bytes(requests: Sequence[Message]) -> Floats | float:
+    """Return how many bytes the model takes down and an update up; nothing is serialized for it.
+
+    It is a number for each client where each gets what it lacks: however they travel, simulated time is the same.
+    """
+    config = wire.config_of(requests[0])
+    down: Floats | float
+    if wire.BYTES_DOWN in config:
+        own = [wire.int_list(wire.config_of(request), wire.BYTES_DOWN) for request in requests]
+        down = np.array([number for numbers in own for number in numbers], np.float64)
+    else:
+        arrays = wire.arrays_of(requests[0].content, wire.ARRAYS)
+        down = float(sum(np.dtype(array.dtype).itemsize * np.prod(array.shape) for array in arrays.values()))
     return down + (wire.number(config, wire.UPDATE_BYTES) if wire.UPDATE_BYTES in config else down)
 
 

@@ -66,8 +66,8 @@ class Devices:
         usual = examples_seen * self.example_seconds
         return np.asarray(usual * own * _spread(crowd.keys, "compute", self.compute_spread))
 
-    def network_seconds(self, crowd: Crowd, num_bytes: float) -> Floats:
-        """Return how long each client takes to move so many bytes, down and up together."""
+    def network_seconds(self, crowd: Crowd, num_bytes: Floats | float) -> Floats:
+        """Return how long each client takes to move so many bytes, its own or those of all, down and up together."""
         if self.network_mbps == 0:
             return np.zeros(len(crowd))
         speeds = self.network_mbps * _spread(crowd.keys, "network", self.network_spread)

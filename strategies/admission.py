@@ -38,6 +38,7 @@ class Reason(StrEnum):
     STALE = "stale"
     ZEROED = "zeroed"
     NOISE = "noise"
+    NO_REFERENCE = "no-reference"
 
 
 @dataclass(frozen=True)

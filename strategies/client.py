@@ -2,9 +2,9 @@
 
 ``@app.train(mods=client_mods())`` makes any Flower handler speak to our strategies:
 
-- ``downlink_mod`` (outermost) reads a model that came in fewer bytes (`strategies.compression.downlink`);
-- ``packing_mod`` runs the handler once for each client that the message lists, judges each result, and
+- ``packing_mod`` (outermost) runs the handler once for each client that the message lists, judges each result, and
   answers with all their updates, or with one exact sum where the server's rule is linear and asks for it;
+- ``downlink_mod`` reads a model that came in fewer bytes (`strategies.compression.downlink_mod`);
 - ``compression_mod`` writes an update in fewer bytes (`strategies.compression.mod`);
 - ``noise_mod`` puts the noise of local privacy on an update (`strategies.privacy.local_dp`);
 - ``clip_mod`` shortens an update that is longer than the server's privacy allows (`strategies.privacy.clipping`);
@@ -32,7 +32,7 @@ from strategies import wire
 from strategies.admission import Limits, Reason, judge
 from strategies.aggregators import WeightedMean
 from strategies.client_state import StatesOf
-from strategies.compression.downlink import downlink_mod
+from strategies.compression.downlink_mod import downlink_mod
 from strategies.compression.mod import compression_mod, no_states
 from strategies.errors import StrategyError
 from strategies.fixed_point import FixedPointSum
@@ -75,9 +75,10 @@ def client_mods(*more: Mod, noise: ClientNoise = own_noise, states: StatesOf = n
 
     Those that are added see the message of a single client, and in its reply the flat update, before it is clipped.
     ``noise`` is where a client's own noise comes from (`strategies.privacy.local_dp`), ``states`` where it keeps what
-    compression has left out (`strategies.compression.feedback`).
+    compression has left out (`strategies.compression.feedback`), and its node the model that differences are taken to.
     """
-    return [downlink_mod, packing_mod, compression_mod(states), noise_mod(noise), clip_mod, *more, delta_mod]
+    around = [packing_mod, downlink_mod(states), compression_mod(states), noise_mod(noise), clip_mod]
+    return [*around, *more, delta_mod]
 
 
 @contextmanager
@@ -163,8 +164,9 @@ def each_client(config: ConfigRecord) -> Iterator[tuple[str, ConfigRecord]]:
     seeds = wire.int_list(config, wire.SEEDS)
     shares = wire.float_list(config, wire.SHARES) if wire.SHARES in config else [1.0] * len(clients)
     lists: dict[str, Sequence[ConfigRecordValues]] = {wire.SEEDS: seeds, wire.SHARES: shares}
-    if wire.COMMITTED in config:
-        lists[wire.COMMITTED] = wire.int_list(config, wire.COMMITTED)
+    for key in (wire.COMMITTED, wire.BYTES_DOWN):
+        if key in config:
+            lists[key] = wire.int_list(config, key)
     for key, values in lists.items():
         if len(values) != len(clients):
             raise StrategyError(f"The message lists {len(clients)} clients but {len(values)} {key}.")

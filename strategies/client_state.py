@@ -12,23 +12,20 @@ A file is either wholly there or not at all. One that is missing or damaged is a
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import logging
-import os
 import re
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
+from typing import BinaryIO
 from zipfile import ZipFile
 
 import numpy as np
 from flwr.app import Context, Message
 
-from strategies import wire
+from strategies import private_file, wire
 from strategies.updates import AnyArray, State
 
 logger = logging.getLogger(__name__)
@@ -37,7 +34,6 @@ KEPT = 2
 """Generations that counted and are kept: the last one, and the one before it for a server that dies between a round and
 its checkpoint, and so does that round again."""
 
-ABANDONED_SECONDS = 3600.0
 _READABLE = 40
 
 
@@ -81,7 +77,7 @@ class ClientStates:
         own = self._of(client)
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         own.mkdir(mode=0o700, exist_ok=True)
-        _write(own / f"{round}.npz", state, self.durable)
+        private_file.write(own / f"{round}.npz", lambda file: _write(file, state), self.durable)
 
     def _of(self, client: str) -> Path:
         return self.folder / file_name(client)
@@ -146,13 +142,10 @@ def _rounds(own: Path) -> list[int]:
 
 
 def _delete(own: Path, rounds: Iterable[int]) -> None:
-    """Delete these generations, and what processes left that were killed; they may still be at a young one."""
+    """Delete these generations, and what processes left that were killed."""
     for number in rounds:
         (own / f"{number}.npz").unlink(missing_ok=True)
-    for left in own.glob(".*.tmp"):
-        with contextlib.suppress(FileNotFoundError):
-            if left.stat().st_mtime < time.time() - ABANDONED_SECONDS:
-                left.unlink()
+    private_file.delete_abandoned(own)
 
 
 def _usable(path: Path, client: str, fresh: State) -> State | None:
@@ -181,25 +174,5 @@ def _checked(state: State, like: State) -> State:
     return state
 
 
-def _write(path: Path, state: State, durable: bool) -> None:
-    temporary = path.with_name(f".{path.stem}.{uuid4().hex[:12]}.tmp")
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            np.savez(file, allow_pickle=False, **state)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    if durable:
-        _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _write(file: BinaryIO, state: State) -> None:
+    np.savez(file, allow_pickle=False, **state)

@@ -26,6 +26,7 @@ import numpy as np
 from strategies.aggregators import Aggregator, Fold
 from strategies.compression.codec import Codec as Codec  # part of this module's interface, as Dense is
 from strategies.compression.codec import Dense as Dense
+from strategies.compression.downlink import Differences, Downlink
 from strategies.errors import StrategyError
 from strategies.guarantees import Guarantees, Property
 from strategies.layout import ModelLayout
@@ -196,7 +197,8 @@ Part = Sampler | LocalObjective | Codec | Aggregator | Privacy | ServerOptimizer
 class Composition:
     """A named strategy. Raises StrategyError, with the reason in one sentence, where its parts do not go together.
 
-    ``codec`` writes the updates of clients, ``downlink`` the weights that they begin from, with which every part goes.
+    ``codec`` writes the updates of clients, ``downlink`` the weights that they begin from: with it all parts go, but as
+    differences they need rounds.
     """
 
     name: str
@@ -207,9 +209,10 @@ class Composition:
     server_optimizer: ServerOptimizer
     pace: Pace = field(default_factory=Synchronous)
     objective: LocalObjective = field(default_factory=PlainObjective)
-    downlink: Codec = field(default_factory=Dense)
+    downlink: Downlink = field(default_factory=Dense)
 
     def __post_init__(self) -> None:
+        self._check_downlink()
         for part in self.parts:
             for need in sorted(part.guarantees.needs):
                 self._require(need, part)
@@ -232,6 +235,19 @@ class Composition:
     def keeps_client_state(self) -> bool:
         """Whether clients remember something from round to round, and have to be told what of it counted."""
         return any(Property.CLIENT_STATE in part.guarantees.needs for part in self.parts)
+
+    @property
+    def keeps_on_nodes(self) -> bool:
+        """Whether nodes keep something from round to round: the states of clients, or the model that they were sent."""
+        return self.keeps_client_state or isinstance(self.downlink, Differences)
+
+    def _check_downlink(self) -> None:
+        if isinstance(self.downlink, Differences) and Property.ROUNDS not in self.pace.guarantees.gives:
+            raise StrategyError(
+                f"The strategy '{self.name}' cannot send differences: clients begin at any time, each from the model "
+                "that is there, so that many versions are at work at once. Set 'downlink' to 'float16', 'qsgd' or "
+                "'zstd', or change the key 'strategy'."
+            )
 
     def _require(self, need: Property, part: Part) -> None:
         if takers := [other for other in self.parts if need in other.guarantees.takes]:

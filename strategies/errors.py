@@ -15,6 +15,8 @@ class LayoutError(StrategyError):
     ``reason`` is the value of the `strategies.admission.Reason` under which the rejection is counted.
     """
 
-    def __init__(self, reason: Literal["malformed", "shape", "dtype", "weight", "zeroed"], message: str) -> None:
+    def __init__(
+        self, reason: Literal["malformed", "shape", "dtype", "weight", "zeroed", "no-reference"], message: str
+    ) -> None:
         super().__init__(message)
         self.reason = reason

@@ -31,6 +31,7 @@ from strategies import wire
 from strategies.admission import Reason
 from strategies.clock import World
 from strategies.composition import Composition
+from strategies.compression.downlink import Differences
 from strategies.draws import Draws
 from strategies.errors import StrategyError
 from strategies.federated import CODEC, GRACE, FederatedStrategy
@@ -110,7 +111,8 @@ class BufferedStrategy(FederatedStrategy):
     def _begin_from(self, model: Model, weights: wire.GlobalWeights, number: int, config: ConfigRecord) -> Origin:
         size, shared = weights.layout.size, child_seed(self.seed, number, "", CODEC)
         terms = RoundTerms.of(self.composition, self.rules, self._pace.buffer_size, model.states, size, shared)
-        sent = self._broadcast("train", number, model.arrays, weights)
+        assert not isinstance(self.composition.downlink, Differences)  # which a composition at this pace refuses
+        sent = self._broadcast(self.composition.downlink, "train", number, model.arrays, weights)
         told = {**terms.settings(), **sent.settings, BASE_VERSION: model.steps}
         settings, counter = {**config, **self.round_config(number), **told}, wire.ByteCounter(sent.record)
         return Origin(number, model.steps, model.arrays, weights, sent, terms, settings, terms.beside(), counter)

@@ -24,7 +24,9 @@ from strategies.bans import Bans
 from strategies.census import Census
 from strategies.clock import World
 from strategies.composition import Composition
-from strategies.compression.downlink import DOWNLINK, Broadcast
+from strategies.compression.codec import Codec
+from strategies.compression.differences import Differing
+from strategies.compression.downlink import DOWNLINK, Broadcast, Differences, Outgoing
 from strategies.errors import StrategyError
 from strategies.evaluation import evaluators, gather
 from strategies.pace import Pace, Synchronous
@@ -123,7 +125,7 @@ class FederatedStrategy(RoundLoop):
         terms = RoundTerms.of(self.composition, self.rules, addends, states, size, shared, sampler.goal)
         settings = {**config, **self.round_config(server_round), **terms.settings()}
         progress.learning_rate = rate_of(settings)
-        sent = self._broadcast("train", server_round, arrays, weights)
+        sent = self._outgoing("train", server_round, arrays)
         messages = self._write("train", server_round, sent, grid, cohort, settings, terms.beside())
         described = population.described(cohort)
         self._round = RoundInFlight(progress, weights, sent.start, terms, settings, described, self._letters)
@@ -139,7 +141,9 @@ class FederatedStrategy(RoundLoop):
         """
         if self._round is None:
             raise StrategyError("aggregate_train was called before configure_train.")
-        return self._step(self._round.fold(replies), self._round.weights)
+        taken, progress = self._round.fold(replies), self._round.progress
+        self.model.heard(progress.cohort, [client for client, _, _ in progress.counted])
+        return self._step(taken, self._round.weights)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -147,7 +151,7 @@ class FederatedStrategy(RoundLoop):
         """Ask all clients, or a sample of ``federated_evaluate_clients``, to evaluate on their own test part."""
         ids = self._census(grid).population().ids
         asked = evaluators(ids, self.rules.federated_evaluate_clients, self.seed, server_round)
-        sent = self._broadcast("evaluate", server_round, arrays, self.model.weights_of(arrays))
+        sent = self._outgoing("evaluate", server_round + 1, arrays)
         return self._write("evaluate", server_round, sent, grid, asked, dict(config))
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
@@ -191,7 +195,7 @@ class FederatedStrategy(RoundLoop):
 
     def _select(self, arrays: ArrayRecord, grid: Grid, population: Population) -> list[str]:
         def evaluate(clients: Sequence[str], settings: Mapping[str, ConfigRecordValues]) -> ClientScores | None:
-            sent = self._broadcast("evaluate", self._progress.round, arrays, self.model.weights_of(arrays))
+            sent = self._outgoing("evaluate", self._progress.round, arrays)
             self._write("evaluate", self._progress.round, sent, grid, clients, settings)
             return self._scores(grid, self._timeout)
 
@@ -199,25 +203,43 @@ class FederatedStrategy(RoundLoop):
         seed = cohort_seed(self.composition, self.seed, self._simulated)
         return select(self.composition.sampler, seed, grid, population, self._progress, losses)
 
-    def _broadcast(self, kind: str, number: int, arrays: ArrayRecord, weights: wire.GlobalWeights) -> Broadcast:
+    def _outgoing(self, kind: str, number: int, arrays: ArrayRecord) -> Outgoing:
+        """Return what is sent of the weights that the round of this number begins from."""
+        weights, downlink = self.model.weights_of(arrays), self.composition.downlink
+        if not isinstance(downlink, Differences):
+            return self._broadcast(downlink, kind, number, arrays, weights)
+        chain = self.model.reference(downlink, weights, number, self.seed)
+        run = str(self.round_config(number).get(wire.RUN, ""))
+        return Differing.of(downlink.codec, chain, weights.layout, self.seed, run)
+
+    def _broadcast(
+        self, codec: Codec, kind: str, number: int, arrays: ArrayRecord, weights: wire.GlobalWeights
+    ) -> Broadcast:
         seed = child_seed(self.seed, number, "", f"{DOWNLINK}-{kind}")
-        return Broadcast.of(self.composition.downlink, arrays, weights, seed)
+        return Broadcast.of(codec, arrays, weights, seed)
 
     def _write(
         self,
         kind: str,
         number: int,
-        sent: Broadcast,
+        sent: Outgoing,
         grid: Grid,
         clients: Sequence[str],
         settings: Mapping[str, ConfigRecordValues],
         beside: Mapping[str, ArrayRecord] = NOTHING,
     ) -> list[Message]:
-        settings = {**settings, **sent.settings}
         committed = self.model.committed if kind == "train" and self.composition.keeps_client_state else None
-        writer = RequestWriter(kind, number, self.seed, sent.record, settings, beside, self._timeout + GRACE, committed)
+        lifetime = self._timeout + GRACE
+
+        def letter(node: int, pack: Sequence[str]) -> Message:
+            own = sent.to(pack)
+            records = own.record, {**settings, **own.settings}, beside
+            return RequestWriter(kind, number, self.seed, *records, lifetime, committed).write(node, pack)
+
         packs = packs_for(grid, self._census(grid).population(), clients, self.rules.clients_per_message)
-        self._letters = Correspondence(sent.record, [(writer.write(node, pack), pack) for node, pack in packs])
+        requests = [(letter(node, pack), pack) for node, pack in packs]
+        shared = wire.arrays_of(requests[0][0].content, wire.ARRAYS) if requests else ArrayRecord()
+        self._letters = Correspondence(shared, requests)
         return self._letters.messages
 
     def _step(self, taken: StepFold, weights: wire.GlobalWeights) -> tuple[ArrayRecord | None, MetricRecord | None]:

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from strategies.aggregators import Aggregator, WeightedMean
 from strategies.composition import Composition, NoPrivacy, Privacy
-from strategies.compression.downlink import downlink_codec
+from strategies.compression.downlink import downlink_of
 from strategies.compression.feedback import uplink_codec
 from strategies.errors import StrategyError
 from strategies.fednova import NormalizedMean
@@ -152,5 +152,5 @@ def build(name: str, options: Options) -> Composition:
         privacy=part("privacy", PRIVACY, "none"),
         server_optimizer=part("server-optimizer", SERVER_OPTIMIZERS, "sgd"),
         pace=part("pace", PACES, "synchronous"),
-        downlink=downlink_codec(options),
+        downlink=downlink_of(options),
     )

@@ -49,6 +49,7 @@ SENTENCES = {
     Reason.SURPLUS: "it was not needed any more, as enough others had answered ('over-selection')",
     Reason.STALE: "its update started from a model that is too old by now ('max-staleness')",
     Reason.ZEROED: "its update holds a value far beyond those that updates usually hold ('zeroing')",
+    Reason.NO_REFERENCE: "its node has lost the model that was to be changed ('downlink'), and gets all next time",
     Reason.NOISE: "it does not state the noise that local privacy asks for: the client put none on, or other noise",
 }
 

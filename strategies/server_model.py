@@ -10,6 +10,8 @@ from flwr.app import ArrayRecord
 
 from strategies import wire
 from strategies.composition import Composition
+from strategies.compression.differences import Chain
+from strategies.compression.downlink import Differences, refuse_whole_numbers
 from strategies.layout import ModelLayout
 from strategies.privacy import participations
 from strategies.privacy.budget import Budget, account
@@ -63,9 +65,26 @@ class ServerModel:
         if not np.isfinite(flat).all():
             return None
         objective, aggregator = taken.observation.state(population), taken.fold.state()
-        self.states = StrategyStates(objective, aggregator, privacy, server_optimizer, states.ledger)
+        moved = StrategyStates(objective, aggregator, privacy, server_optimizer)
+        self.states = replace(moved, ledger=states.ledger, downlink=states.downlink)
         self.committed.update(dict.fromkeys(taken.clients, round))
         return self._record_of(weights.layout, flat)
+
+    def reference(self, downlink: Differences, weights: wire.GlobalWeights, version: int, seed: int) -> Chain:
+        """Return what is sent of the weights as their version of this number, in the run of this seed."""
+        refuse_whole_numbers(weights.layout)
+        if self.states.downlink:
+            chain = Chain.of(self.states.downlink).moved(downlink.codec, weights.flat, version, seed)
+        else:
+            chain = Chain(version, weights.flat)
+        self.states = replace(self.states, downlink=chain.state())
+        return chain
+
+    def heard(self, asked: Collection[str], counted: Collection[str]) -> None:
+        """Take down who has the weights that were sent to train from, where that matters: whose updates count."""
+        if self.states.downlink:
+            chain = Chain.of(self.states.downlink).heard(asked, counted)
+            self.states = replace(self.states, downlink=chain.state())
 
     def account(self, round: int, budget: Budget, clients: int, cohort: Collection[str]) -> None:
         """Account a round before it begins, for which the cohort was drawn of so many.

@@ -12,7 +12,8 @@ from strategies.updates import State
 class StrategyStates:
     """The states of the parts that have any: arrays by name, never changed in place.
 
-    ``ledger`` holds what the rounds have cost in privacy, also those that did not count (`strategies.privacy.budget`).
+    ``ledger`` holds what the rounds have cost in privacy, also those that did not count (`strategies.privacy.budget`);
+    ``downlink`` the model as clients last had it, where differences to that are sent (`compression.differences`).
     """
 
     objective: State = field(default_factory=dict)
@@ -20,6 +21,7 @@ class StrategyStates:
     privacy: State = field(default_factory=dict)
     server_optimizer: State = field(default_factory=dict)
     ledger: State = field(default_factory=dict)
+    downlink: State = field(default_factory=dict)
 
     @classmethod
     def first(cls, composition: Composition, size: int) -> StrategyStates:

@@ -47,7 +47,14 @@ RUN = "run"  # under which name clients keep their states
 UPDATE_BYTES = "update-bytes"  # that a client's update is expected to take
 CODEC_SEED = "codec-seed"  # what the codecs of all clients of a round draw from where they have to agree
 COMMITTED, COMMITTED_ROUND = "committed", "committed-round"  # when a client's update counted last; 0 = never
-OF_EACH = {CLIENTS: CLIENT, SEEDS: SEED, SHARES: SHARE, COMMITTED: COMMITTED_ROUND}
+BYTES_DOWN, OWN_BYTES_DOWN = "bytes-down", "own-bytes-down"  # of the model, to each client if it travelled alone
+OF_EACH = {
+    CLIENTS: CLIENT,
+    SEEDS: SEED,
+    SHARES: SHARE,
+    COMMITTED: COMMITTED_ROUND,
+    BYTES_DOWN: OWN_BYTES_DOWN,
+}
 """Settings that list a value for each client of a message, and what each client's own is called."""
 VERSION, REASONS, DETAILS = "version", "reasons", "details"
 

@@ -29,6 +29,8 @@ CODECS: Mapping[str, Keys] = {
     "dense": {},
     NAMED: PRESET,
     f"{NAMED}, downlink of 8 bits": {**PRESET, "downlink": "qsgd"},
+    f"{NAMED}, differences of 4 bits": {**PRESET, "downlink": "difference", "downlink-bits": 4},
+    f"{NAMED}, differences of 2 bits": {**PRESET, "downlink": "difference", "downlink-bits": 2},
     "8 bits": {"codec": "qsgd", "codec-bits": 8},
     "4 bits": {"codec": "qsgd", "codec-bits": 4},
     "2 bits": {"codec": "qsgd", "codec-bits": 2},

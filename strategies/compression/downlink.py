@@ -1,4 +1,4 @@
-"""The model on its way to the clients in fewer bytes. Both halves.
+"""The model on its way to the clients in fewer bytes: how it is written each round anew, and read.
 
 Caldas, Konečný, McMahan, Talwalkar: "Expanding the Reach of Federated Learning by Reducing Client Resource
 Requirements", 2018, section 3.1: the server quantizes the weights that it sends, and clients train from what arrives.
@@ -7,17 +7,17 @@ Here stochastically with a scale for every block of values, as `strategies.compr
 Updates are differences to what arrived, which the server adds to its own weights: these stay exact, every round is
 rounded anew, and errors do not add up. What is sent depends on nothing that was sent before: a client that was away, a
 node that was restarted or a server that goes on from a checkpoint needs no copy first, and all clients of a round begin
-from the same bits. So this saves less than differences to what each client last had would, which only pay where most
-clients take part in most rounds.
+from the same bits. So this saves less than what `strategies.compression.differences` sends, which pays where clients
+take part in most rounds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from flwr.app import ArrayRecord, ConfigRecord, ConfigRecordValues, Context, Message
-from flwr.clientapp.typing import ClientAppCallable
+from flwr.app import ArrayRecord, ConfigRecord, ConfigRecordValues
 
 from strategies import wire
 from strategies.compression import payload
@@ -26,22 +26,36 @@ from strategies.compression.registry import DEFAULTS, codec_of
 from strategies.errors import StrategyError
 from strategies.layout import ModelLayout
 from strategies.options import Options, integer, text
+from strategies.updates import AnyArray, FloatVector
 
 DOWNLINK, BITS = "downlink", "downlink-bits"
 CODECS = ("none", "float16", "qsgd", "zstd")
+DIFFERENCE = "difference"
 PREFIX = "downlink-"  # of the settings in a request
 NAMES, SHAPES, DTYPES, SHARED_SEED = (PREFIX + name for name in ("names", "shapes", "dtypes", "seed"))
 MODEL = "model"  # the one array in a record of weights that is compressed
 
 
-def downlink_codec(options: Options) -> Codec:
+@dataclass(frozen=True)
+class Differences:
+    """What has changed since a client last had the model, written by this codec."""
+
+    codec: Codec
+
+
+Downlink = Codec | Differences
+
+
+def downlink_of(options: Options) -> Downlink:
     """Return how weights are sent, by the keys 'downlink' and 'downlink-bits'."""
     name = text(options, DOWNLINK, "none")
-    if name not in CODECS:
-        raise StrategyError(f"The key '{DOWNLINK}' is '{name}', but must be one of {list(CODECS)}.")
+    if name not in (*CODECS, DIFFERENCE):
+        raise StrategyError(f"The key '{DOWNLINK}' is '{name}', but must be one of {[*CODECS, DIFFERENCE]}.")
     bits = integer(options, BITS, 8)
     if not 1 <= bits <= 8:
         raise StrategyError(f"The key '{BITS}' is {bits}, but must be from 1 to 8.")
+    if name == DIFFERENCE:
+        return Differences(codec_of({"codec": "qsgd", "codec-bits": bits}))
     return codec_of({"codec": name, "codec-bits": bits})
 
 
@@ -59,49 +73,81 @@ class Broadcast:
         if isinstance(codec, Dense):
             return cls(record, weights)
         layout = weights.layout
-        if other := {dtype for dtype in layout.dtypes if not dtype.startswith("float")}:
-            raise StrategyError(
-                f"The model has arrays of {', '.join(sorted(other))}, which must not be rounded: set '{DOWNLINK}' to "
-                "'none'."
-            )
+        refuse_whole_numbers(layout)
         written = codec.encode(weights.flat, seed, seed)
         arrays = layout.unflatten(codec.decode(written, layout.size, seed))
         start = wire.GlobalWeights(layout, arrays, layout.flatten(arrays))
-        return cls(wire.record_of({MODEL: payload.written(written)}), start, _settings(codec, layout, seed))
+        settings = {**described(codec, layout), SHARED_SEED: seed}
+        return cls(wire.record_of({MODEL: payload.written(written)}), start, settings)
+
+    def to(self, clients: Sequence[str]) -> Broadcast:
+        """Return what is sent to these clients in one message: the same to all."""
+        return self
 
 
-def _settings(codec: Codec, layout: ModelLayout, seed: int) -> dict[str, ConfigRecordValues]:
+class Outgoing(Protocol):
+    """A model that is to be sent."""
+
+    @property
+    def start(self) -> wire.GlobalWeights:
+        """What the clients begin from."""
+
+    def to(self, clients: Sequence[str]) -> Broadcast:
+        """Return what is sent to these clients in one message."""
+
+
+def refuse_whole_numbers(layout: ModelLayout) -> None:
+    """Raise StrategyError where the arrays are not all floats."""
+    if other := {dtype for dtype in layout.dtypes if not dtype.startswith("float")}:
+        raise StrategyError(
+            f"The model has arrays of {', '.join(sorted(other))}, which must not be rounded: set '{DOWNLINK}' to "
+            "'none'."
+        )
+
+
+def described(codec: Codec, layout: ModelLayout) -> dict[str, ConfigRecordValues]:
+    """Return the settings of which `layout_of` and `codec_of_request` read the model's layout and the codec."""
     return {
         **{PREFIX + key: value for key, value in codec.settings.items()},
         NAMES: list(layout.names),
         SHAPES: [",".join(map(str, shape)) for shape in layout.shapes],
         DTYPES: list(layout.dtypes),
-        SHARED_SEED: seed,
     }
+
+
+def layout_of(config: ConfigRecord) -> ModelLayout:
+    """Read the layout of the model that a request carries."""
+    shapes = [tuple(int(side) for side in shape.split(",") if side) for shape in wire.text_list(config, SHAPES)]
+    names, dtypes = (tuple(wire.text_list(config, key)) for key in (NAMES, DTYPES))
+    return ModelLayout(names, tuple(shapes), dtypes)
+
+
+def codec_of_request(config: ConfigRecord) -> Codec:
+    """Read by which codec the model that a request carries is written."""
+    given = {key: config.get(PREFIX + key) for key in DEFAULTS}
+    return codec_of({key: value for key, value in given.items() if isinstance(value, str | int | float)})
+
+
+def payload_of(sent: ArrayRecord, name: str) -> AnyArray:
+    """Return what a codec is to decode; raises StrategyError where it is not there."""
+    if name not in sent:
+        raise StrategyError(f"The weights are to hold an array '{name}', but {len(sent)} others were sent.")
+    return payload.read(sent[name])
 
 
 _last: tuple[ArrayRecord, ArrayRecord] | None = None  # what was read and what it held, as a round's messages share it
 
 
-def downlink_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-    """Give the handler the arrays of a model that came compressed; any other request passes through."""
+def restored(sent: ArrayRecord, config: ConfigRecord) -> ArrayRecord:
+    """Return the arrays of a model that was written by `Broadcast.of`."""
     global _last
-    config = wire.config_of(message)
-    if NAMES in config:
-        sent = wire.arrays_of(message.content, wire.ARRAYS)
-        if _last is None or _last[0] is not sent:
-            _last = sent, _restored(sent, config)
-        message.content[wire.ARRAYS] = _last[1]
-    return call_next(message, context)
+    if _last is None or _last[0] is not sent:
+        layout = layout_of(config)
+        written, seed = payload_of(sent, MODEL), int(wire.number(config, SHARED_SEED))
+        _last = sent, named(layout, codec_of_request(config).decode(written, layout.size, seed))
+    return _last[1]
 
 
-def _restored(sent: ArrayRecord, config: ConfigRecord) -> ArrayRecord:
-    shapes = [tuple(int(side) for side in shape.split(",") if side) for shape in wire.text_list(config, SHAPES)]
-    names, dtypes = (tuple(wire.text_list(config, key)) for key in (NAMES, DTYPES))
-    layout = ModelLayout(names, tuple(shapes), dtypes)
-    given = {key: config.get(PREFIX + key) for key in DEFAULTS}
-    codec = codec_of({key: value for key, value in given.items() if isinstance(value, str | int | float)})
-    if MODEL not in sent:
-        raise StrategyError(f"The weights are to be one array '{MODEL}', but {len(sent)} others were sent.")
-    flat = codec.decode(payload.read(sent[MODEL]), layout.size, int(wire.number(config, SHARED_SEED)))
-    return wire.array_record(dict(zip(names, layout.unflatten(flat), strict=True)))
+def named(layout: ModelLayout, flat: FloatVector) -> ArrayRecord:
+    """Return the arrays of a flat model, float32 [size], as a request without compression carries them."""
+    return wire.array_record(dict(zip(layout.names, layout.unflatten(flat), strict=True)))

@@ -33,8 +33,8 @@ KEYS = frozenset({*DEFAULTS, FEEDBACK, MOMENTUM})
 def no_states(context: Context, run: str) -> ClientStates:
     """Raise StrategyError: nobody has said where the clients' states are to be kept."""
     raise StrategyError(
-        f"The server asks for error feedback ('{FEEDBACK}'), but this app keeps no state of its clients: give "
-        "'client_mods' a place for them, as 'states', or set the key to 'off'."
+        f"The server asks for error feedback ('{FEEDBACK}') or sends differences ('downlink'), but this app keeps no "
+        "state of its clients: give 'client_mods' a place for them, as 'states', or set the key to 'off' or 'none'."
     )
 
 

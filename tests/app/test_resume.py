@@ -43,6 +43,7 @@ CASES: dict[str, dict[str, Any]] = {
     "scaffold": {"strategy": "scaffold"},
     "dp-fedavg-adaptive": PRIVATE,
     "error feedback": {"codec": "top-k", "codec-share": 0.05, "error-feedback-momentum": 0.5, "downlink": "qsgd"},
+    "differences": {"downlink": "difference", "downlink-bits": 3},
 }
 QUIET = Output(page=False)
 OVERLAPPED = Output(lambda directory, logger, rounds: (Background(file_sinks(directory)),), False, "meanwhile")

@@ -28,6 +28,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "drive": {"codec": "drive", "strategy": "local-dp", "clipping-norm": 0.3, "noise-multiplier": 0.01},
     "float16": {"codec": "float16", "downlink": "float16", **FEDBUFF},
     "both ways": {"codec": "stc", "codec-share": 0.05, "downlink": "qsgd"},
+    "differences both ways": {
+        "codec": "stc",
+        "codec-share": 0.05,
+        "downlink": "difference",
+        "downlink-bits": 3,
+        "num-rounds": 4,
+    },
 }
 RUNS = [(name, packed) for name in OPTIONS for packed in (0, 1)]
 

@@ -94,6 +94,7 @@ REJECTED: dict[Reason, Callable[[], Outcome]] = {
 ELSEWHERE = {
     Reason.STALE,  # which only updates of strategies without rounds can be: below
     Reason.NOISE,  # which only local privacy asks for: tests.strategies.privacy.test_local_dp
+    Reason.NO_REFERENCE,  # which only who is sent differences has lost: tests.strategies.compression.test_differences
 }
 
 

@@ -64,6 +64,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "fedavg, Keras' Adam": {"strategy": "fedavg", "server-optimizer": "keras:adam", "server-learning-rate": 0.1},
     "fedavg, a third of an update": {"strategy": "fedavg", "codec": "top-k", "codec-share": 0.3},
     "fedavg, few bits down": {"strategy": "fedavg", "downlink": "qsgd", "downlink-bits": 4},
+    "fedavg, differences down": {"strategy": "fedavg", "downlink": "difference", "downlink-bits": 3},
     "fedbuff": {"buffer-size": 4, "concurrency": 7},
     "fedbuff of a step each": {"strategy": "fedbuff", "buffer-size": 1, "concurrency": 5},
     "fedbuff, few bits both ways": {"strategy": "fedbuff", "buffer-size": 3, "codec": "qsgd", "downlink": "qsgd"},
