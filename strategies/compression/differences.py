@@ -14,8 +14,9 @@ does, ||w_t - ref_t|| <= ||w_t - ref_(t-1)||, where with few bits what rounding 
 A message takes a client from the version that it had when its update last counted to the present one, by all
 differences in between; where these are no longer kept, as they would weigh as much as the model, or where its last
 update did not count, so that nobody knows what its node has, it gets the model. That a client evaluated does not tell:
-how often that is done must not change how long training takes in a simulated world. All of this is made of models that
-are released anyway, so that it costs no privacy.
+how often that is done must not change how long training takes in a simulated world. The server keeps, and a checkpoint
+holds, one model and differences that weigh less than another. All of this is made of models that are released anyway,
+so that it costs no privacy.
 """
 
 from __future__ import annotations
