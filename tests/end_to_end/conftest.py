@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -133,6 +134,21 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def until_somebody_listens(port: int) -> None:
+    deadline = time.monotonic() + LONGEST_RUN
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return
+        time.sleep(0.1)
+    pytest.fail(f"nobody listens on port {port}")
+
+
+def installed(program: str) -> str:
+    """Return where a program of the system's is; without it, the test is skipped."""
+    found = shutil.which(program, path=os.pathsep.join([os.environ["PATH"], "/usr/sbin"]))
+    return found or pytest.skip(f"no {program} on this machine: .ci/debian-packages installs it on a Debian, as root")
 
 
 @pytest.fixture(scope="module")

@@ -6,116 +6,22 @@ no strategy can ask it.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import re
-import signal
-import subprocess
-import time
-import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from app.deploy.folder import Deployment
-from app.flower_commands import ENVIRONMENT
 from tests.app.deployed_files import certified, made, serving
-from tests.end_to_end.conftest import Ended, Flower, free_port
-
-LONGEST_WAIT = 60.0  # s; a tenth of it on a quiet machine
+from tests.end_to_end.conftest import Flower, free_port
+from tests.end_to_end.deployed_server import Server, serve, start
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-@dataclass
-class Started:
-    """A process with its output in a file.
-
-    Not in a pipe: the SuperExec below a SuperNode holds it open until the SuperNode is gone and has been waited for.
-    """
-
-    process: subprocess.Popen[bytes]
-    log: Path
-
-    def ended(self) -> Ended:
-        """Wait until it has ended by itself, with an error or without."""
-        try:
-            return Ended(self.process.wait(LONGEST_WAIT), self.log.read_text())
-        except subprocess.TimeoutExpired:
-            self.kill()
-            pytest.fail(f"it does not end:\n{self.log.read_text()}")
-
-    def until(self, pattern: str) -> str:
-        """Wait until it has said this, and return it."""
-        deadline = time.monotonic() + LONGEST_WAIT
-        while time.monotonic() < deadline:
-            if found := re.search(pattern, self.log.read_text()):
-                return found[0]
-            time.sleep(0.1)
-        self.kill()
-        pytest.fail(f"it does not say '{pattern}':\n{self.log.read_text()}")
-
-    def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-
-@dataclass
-class Server:
-    """A SuperLink that runs, what its nodes and operator need, and its log."""
-
-    flower: Flower
-    deployment: Deployment
-    address: str
-    log: Path
-
-    def node(self, folder: Path, *options: str, address: str | None = None) -> Started:
-        """Start a SuperNode with the files of a folder."""
-        where = ("--superlink", address or self.address, "--port", str(free_port()))
-        return start(self.flower, "fedkeras", "deploy", "supernode", str(folder), *where, *options)
-
-    def refused(self, folder: Path, *options: str, address: str | None = None) -> Ended:
-        """Start a SuperNode that has to end by itself, with an error."""
-        ended = self.node(folder, *options, address=address).ended()
-        assert ended.code != 0, ended.output
-        return ended
-
-    def supernodes(self, command: str, *arguments: str) -> dict[str, Any]:
-        """Call `flwr supernode`, as the operator does."""
-        ended = self.flower.call("flwr", "supernode", command, *arguments, "--format", "json", **ENVIRONMENT)
-        answer = json.loads(ended.output)
-        assert answer["success"], ended.output
-        return dict(answer)
-
-    def nodes(self) -> list[dict[str, Any]]:
-        return list(self.supernodes("list", "mine")["nodes"])
-
-
-def start(flower: Flower, *command: str) -> Started:
-    log = flower.folder / f"{uuid.uuid4().hex}.log"
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            command, cwd=flower.user, env={**flower.environment, **ENVIRONMENT, "PYTHONUNBUFFERED": "1"},
-            stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
-    return Started(process, log)
-
-
 @pytest.fixture(scope="module")
-def server(flower: Flower) -> Iterator[Server]:
-    deployment = made(flower.folder / "deployment", "east", "west")
-    port, database = free_port(), str(flower.folder / "superlink.db")
-    options = ("--isolation", "process", "--port", str(port), "--database", database)
-    superlink = start(flower, "fedkeras", "deploy", "superlink", str(deployment.server.folder), *options)
-    superlink.until("Uvicorn running on https://")
-    connected = flower.fedkeras("deploy", "connect", str(deployment.folder), f"127.0.0.1:{port}")
-    assert connected.code == 0 and "answers." in connected.output
-    yield Server(flower, deployment, f"127.0.0.1:{port}", superlink.log)
+def server(flower: Flower) -> Server:
+    return serve(flower, "--isolation", "process")
 
 
 @pytest.fixture(scope="module")

@@ -3,16 +3,13 @@
 The packages come from uv's cache, which whoever runs the tests with uv has filled, so that no network is needed.
 """
 
-import contextlib
 import json
 import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +17,7 @@ from pathlib import Path
 import keras
 import pytest
 
-from tests.end_to_end.conftest import LONGEST_RUN, free_port
+from tests.end_to_end.conftest import LONGEST_RUN, free_port, until_somebody_listens
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -156,15 +153,6 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
     finally:
         fresh.stop()
         subprocess.run(["bash", "-c", "uv run fedkeras down --force"], cwd=path, env=environment, check=False)
-
-
-def until_somebody_listens(port: int) -> None:
-    deadline = time.monotonic() + LONGEST_RUN
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-            return
-        time.sleep(0.1)
-    pytest.fail(f"nobody listens on port {port}")
 
 
 def finished(output: str) -> tuple[int, float, Path]:
