@@ -93,5 +93,7 @@ def test_options_are_read() -> None:
 def test_it_needs_rounds_that_begin_from_one_model() -> None:
     parts = (PowerOfChoice(3), Dense(), WeightedMean(), NoPrivacy(), ServerSGD())
     Composition("fedavg", *parts, Synchronous())
-    with pytest.raises(StrategyError, match=r"PowerOfChoice needs clients that all begin from one model.*which Buffered does not give"):
+    with pytest.raises(
+        StrategyError, match=r"PowerOfChoice needs clients that all begin from one model.*which Buffered does not give"
+    ):
         Composition("fedbuff", *parts, Buffered())
