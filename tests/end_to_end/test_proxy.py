@@ -81,9 +81,6 @@ def configured(folder: Path, server: Path, port: int, superlink: str) -> Path:
     return file
 
 
-TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-
-
 @contextlib.contextmanager
 def run_nginx(folder: Path, superlink: str, deployment: Deployment) -> Iterator[Proxy]:
     """Run nginx with its output in a socket, as systemd does, after it has tested its configuration."""
@@ -179,6 +176,12 @@ def test_an_operator_is_told_by_the_proxy_that_this_is_forbidden(server: Server,
         ended = flower.call("flwr", *command, **ENVIRONMENT)
         assert ended.code != 0 and "403 Forbidden" in ended.output
     assert server.nodes() == [] and flower.runs("mine") == []
+
+
+def test_a_key_that_is_not_registered_does_not_get_in_by_the_proxy(server: Server, proxy: Proxy) -> None:
+    ended = server.refused(server.deployment.node("west").folder, address=proxy.address)
+    assert "[code: 2004] Failed to activate SuperNode." in ended.output
+    assert '"POST /v1/fleet/activate-node HTTP/1.1" 4' in proxy.log.read_text()
 
 
 def test_a_run_with_a_node_behind_the_proxy(server: Server, proxy: Proxy, tmp_path: Path) -> None:
