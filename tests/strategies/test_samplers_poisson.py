@@ -26,10 +26,11 @@ def test_sizes_are_binomial_and_every_client_takes_part_as_often() -> None:
         assert chisquare([taken, rounds - taken], [0.4 * rounds, 0.6 * rounds]).pvalue > 1e-4 / 5
 
 
-def test_it_says_its_rate_and_gives_known_sampling() -> None:
+def test_it_says_its_rate_and_gives_known_independent_sampling() -> None:
     sampler = PoissonSampler(2)
     assert (sampler.rate(5), sampler.rate(2), sampler.rate(1)) == (0.4, 1.0, 1.0)
-    assert sampler.guarantees == Guarantees(gives=frozenset({Property.KNOWN_SAMPLING}))
+    gives = frozenset({Property.KNOWN_SAMPLING, Property.INDEPENDENT_SAMPLING})
+    assert sampler.guarantees == Guarantees(gives=gives)
     assert sampler.goal == 0
 
 
