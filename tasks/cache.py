@@ -27,14 +27,15 @@ def whole_file(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem[:80]}.{uuid4().hex[:12]}.tmp{path.suffix}")
     try:
         yield temporary
-        _sync(temporary, os.O_RDWR)
+        sync(temporary, os.O_RDWR)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync(path.parent, os.O_RDONLY)
+    sync(path.parent)
 
 
-def _sync(path: Path, flags: int) -> None:
+def sync(path: Path, flags: int = os.O_RDONLY) -> None:
+    """Return once a file, or which files a folder has, is on the disk. Raises OSError."""
     descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)

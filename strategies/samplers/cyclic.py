@@ -26,9 +26,9 @@ from typing import Self
 
 from strategies.errors import StrategyError
 from strategies.guarantees import Guarantees, Property
-from strategies.options import Options, integer, number
+from strategies.options import Options, integer
 from strategies.population import ClientInfo
-from strategies.samplers.fixed_size import check_size, refuse_all
+from strategies.samplers.fixed_size import check_mean_size, check_size, refuse_over_selection
 from strategies.samplers.sampler import Losses, no_losses
 from strategies.seeding import number_below
 
@@ -46,21 +46,14 @@ class CyclicSampler:
     pass_rounds: int
 
     def __post_init__(self) -> None:
-        refuse_all("cyclic", self.clients_per_round)
-        if self.clients_per_round < 0:
-            raise StrategyError(f"The key 'clients-per-round' is {self.clients_per_round}, but must be 1 or more.")
+        check_mean_size("cyclic", self.clients_per_round)
         if self.pass_rounds < 1:
             raise StrategyError(f"The key 'pass-rounds' is {self.pass_rounds}, but a pass has 1 round or more.")
 
     @classmethod
     def of(cls, options: Options) -> Self:
         """Read the size of a cohort and the length of a pass from the options of a strategy."""
-        over_selection = number(options, "over-selection", 1.0)
-        if over_selection != 1:
-            raise StrategyError(
-                f"The key 'over-selection' is {over_selection:g}, but with 'selection' 'cyclic' all clients of a slot "
-                "are asked and count: leave it at 1, or change 'selection'."
-            )
+        refuse_over_selection("cyclic", options, "all clients of a slot are asked and count")
         return cls(integer(options, "clients-per-round", 0), pass_rounds(options))
 
     @property

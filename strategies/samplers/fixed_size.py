@@ -85,6 +85,23 @@ def check_size(clients_per_round: int, population_size: int) -> None:
         )
 
 
+def check_mean_size(selection: str, clients_per_round: int) -> None:
+    """Raise StrategyError for what no cohort can have as its mean size."""
+    refuse_all(selection, clients_per_round)
+    if clients_per_round < 0:
+        raise StrategyError(f"The key 'clients-per-round' is {clients_per_round}, but must be 1 or more.")
+
+
+def refuse_over_selection(selection: str, options: Options, why: str) -> None:
+    """Raise StrategyError where more clients would be asked than are needed; ``why`` completes the sentence."""
+    over_selection = number(options, "over-selection", 1.0)
+    if over_selection != 1:
+        raise StrategyError(
+            f"The key 'over-selection' is {over_selection:g}, but with 'selection' '{selection}' {why}: leave it at 1, "
+            "or change 'selection'."
+        )
+
+
 def refuse_all(selection: str, clients_per_round: int) -> None:
     """Raise StrategyError where every client is asked, so that there is nothing to choose."""
     if clients_per_round == 0:

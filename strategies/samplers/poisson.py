@@ -16,13 +16,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from strategies.errors import StrategyError
 from strategies.guarantees import Guarantees, Property
-from strategies.options import Options, integer, number
+from strategies.options import Options, integer
 from strategies.population import ClientInfo
 from strategies.privacy.accounting import Sampling
 from strategies.samplers.drawing import draw_independently
-from strategies.samplers.fixed_size import check_size, refuse_all
+from strategies.samplers.fixed_size import check_mean_size, check_size, refuse_over_selection
 from strategies.samplers.sampler import PURPOSE, Losses, no_losses
 from strategies.seeding import generator
 
@@ -34,19 +33,12 @@ class PoissonSampler:
     clients_per_round: int
 
     def __post_init__(self) -> None:
-        refuse_all("poisson", self.clients_per_round)
-        if self.clients_per_round < 0:
-            raise StrategyError(f"The key 'clients-per-round' is {self.clients_per_round}, but must be 1 or more.")
+        check_mean_size("poisson", self.clients_per_round)
 
     @classmethod
     def of(cls, options: Options) -> Self:
         """Read the expected size; to ask more than are needed and stop early would make the probabilities unknown."""
-        over_selection = number(options, "over-selection", 1.0)
-        if over_selection != 1:
-            raise StrategyError(
-                f"The key 'over-selection' is {over_selection:g}, but with 'selection' 'poisson' chance alone may say "
-                "who takes part: leave it at 1, or change 'selection'."
-            )
+        refuse_over_selection("poisson", options, "chance alone may say who takes part")
         return cls(integer(options, "clients-per-round", 0))
 
     @property

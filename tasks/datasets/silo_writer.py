@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from uuid import uuid4
 import numpy as np
 import numpy.typing as npt
 
+from tasks.cache import sync
 from tasks.data import Examples
 from tasks.datasets.silo_files import CENTRAL, SCHEMA, SUFFIX, Schema
 from tasks.errors import TaskError
@@ -106,19 +106,11 @@ def _new_folder(directory: Path) -> Iterator[Path]:
     try:
         yield temporary
         for path in [*temporary.iterdir(), temporary]:
-            _sync(path)
+            sync(path)
         try:
             temporary.replace(directory)
         except OSError as error:
             raise (taken if directory.exists() else error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    _sync(directory.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(directory.parent)
