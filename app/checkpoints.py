@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Protocol
 
 from app import atomic
-from app.checkpoint_file import Content, DamagedError, from_bytes, to_bytes
+from app.checkpoint_file import Content, DamagedError, from_bytes, parts_of
 from app.errors import UserError
 from strategies.errors import StrategyError
 from strategies.snapshot import Journal, Snapshot
@@ -109,7 +109,7 @@ class Checkpoints:
 
     def _write(self, path: Path, content: Content) -> None:
         self.folder.mkdir(mode=0o700, exist_ok=True)
-        atomic.write_bytes(path, to_bytes(content), atomic.PRIVATE)
+        atomic.write_parts(path, parts_of(content), atomic.PRIVATE)
 
 
 class RunJournal(Journal, Protocol):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import zlib
 
 import ml_dtypes
 import numpy as np
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from app.checkpoint_file import Content, DamagedError, from_bytes, to_bytes
+from app.checkpoint_file import Content, DamagedError, from_bytes, parts_of
 
 DTYPES = st.one_of(
     hnp.boolean_dtypes(),
@@ -33,6 +33,10 @@ FACTS = st.dictionaries(
     max_size=4,
 )
 SOME = Content({"round": 7}, {"weights": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}, "bans": {}})
+
+
+def to_bytes(content: Content) -> bytes:
+    return b"".join(parts_of(content))
 
 
 @settings(deadline=None, max_examples=150)
@@ -68,14 +72,14 @@ def test_no_bit_flips_and_nothing_is_cut_off_or_added_without_notice(data: st.Da
         from_bytes(bytes(whole))
 
 
-@pytest.mark.parametrize("junk", [b"", b"\0" * 1000, b"PK\x03\x04", b"fedkeras checkpoint 1\n", b"\x80\x04}."])
+@pytest.mark.parametrize("junk", [b"", b"\0" * 1000, b"PK\x03\x04", b"fedkeras checkpoint 2\n", b"\x80\x04}."])
 def test_what_never_was_a_checkpoint_is_none(junk: bytes) -> None:
     with pytest.raises(DamagedError, match="are not those that were written"):
         from_bytes(junk)
 
 
 def test_one_of_another_version_says_so() -> None:
-    other = to_bytes(SOME).replace(b"checkpoint 1\n", b"checkpoint 2\n")
+    other = to_bytes(SOME).replace(b"checkpoint 2\n", b"checkpoint 1\n")
     with pytest.raises(DamagedError, match="written by another version of this program"):
         from_bytes(other)
 
@@ -83,14 +87,36 @@ def test_one_of_another_version_says_so() -> None:
 def test_the_format_is_what_it_is_said_to_be() -> None:
     """Read by hand, with none of the code that has written it."""
     first, header, rest = to_bytes(SOME).split(b"\n", 2)
-    assert first == b"fedkeras checkpoint 1"
+    assert first == b"fedkeras checkpoint 2"
     assert json.loads(header) == {
         "facts": {"round": 7},
         "groups": ["weights", "bans"],
-        "arrays": [["weights", "kernel"]],
+        "arrays": [["weights", "kernel", "<f4", [2, 3], "C"]],
     }
-    assert rest.startswith(b"\x93NUMPY") and np.arange(6, dtype="<f4").tobytes() in rest
-    assert hashlib.sha256(to_bytes(SOME)[:-32]).digest() == rest[-32:]
+    assert rest[:-4] == np.arange(6, dtype="<f4").tobytes()
+    assert zlib.crc32(to_bytes(SOME)[:-4]).to_bytes(4, "little") == rest[-4:]
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.asfortranarray(np.arange(12.0).reshape(3, 4)),
+        np.arange(24, dtype=np.int16)[::2],
+        np.arange(24.0).reshape(2, 3, 4).transpose(1, 2, 0),
+        np.broadcast_to(np.float32(3), (4, 5)),
+    ],
+    ids=["columns first", "every other", "axes swapped", "one number"],
+)
+def test_arrays_come_back_however_they_lie_in_memory(array: np.ndarray) -> None:
+    same = from_bytes(to_bytes(Content({}, {"privacy": {"tree": array}}))).groups["privacy"]["tree"]
+    assert same.dtype == array.dtype and np.array_equal(same, array)
+    assert same.flags.fnc == array.flags.fnc and same.flags.owndata
+
+
+def test_no_array_is_copied_to_be_written() -> None:
+    array = np.arange(6.0)
+    (part,) = (part for part in parts_of(Content({}, {"weights": {"w": array}})) if isinstance(part, memoryview))
+    assert np.shares_memory(np.asarray(part), array)
 
 
 @pytest.mark.parametrize(

@@ -238,7 +238,7 @@ def test_a_round_whose_cost_cannot_be_written_down_does_not_begin(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(atomic, "write_bytes", full)
+    monkeypatch.setattr(atomic, "write_parts", full)
     for every in (0, 5):
         for journal in (EveryFew(checkpoints, every), Overlapped(EveryFew(checkpoints, every))):
             with pytest.raises(StrategyError, match=r"Round 3 does not begin, as what it costs .* No space left"):

@@ -213,7 +213,7 @@ def test_an_error_that_ends_a_run_is_no_reason_not_to_go_on(whole: dict[str, Lef
     check(resumed(left, changes), whole["scaffold"])
 
 
-@pytest.mark.parametrize("damage", [b"", b"fedkeras checkpoint 1\nhalf a file"])
+@pytest.mark.parametrize("damage", [b"", b"fedkeras checkpoint 2\nhalf a file"])
 def test_with_a_damaged_newest_checkpoint_one_round_more_is_done_again(
     damage: bytes, whole: dict[str, Left], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -17,7 +17,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, 
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
-from app.checkpoint_file import Content, from_bytes, to_bytes
+from app.checkpoint_file import Content, from_bytes, parts_of
 from app.world_keys import device_classes
 from simulation.availability import ByChance
 from simulation.devices import Devices
@@ -133,13 +133,13 @@ class Disk:
         self.ledgers: list[tuple[int, bytes]] = []
 
     def begun(self, round: int, ledger: Any) -> None:
-        self.ledgers.append((round, to_bytes(Content({}, {"ledger": ledger}))))
+        self.ledgers.append((round, b"".join(parts_of(Content({}, {"ledger": ledger})))))
 
     def saved(self) -> int | None:
         return None
 
     def finished(self, state: Snapshot) -> None:
-        self.states.append(to_bytes(Content(state.facts(), state.groups())))
+        self.states.append(b"".join(parts_of(Content(state.facts(), state.groups()))))
 
 
 class Federation:
