@@ -254,7 +254,7 @@ class RunConfig(BaseModel):
         0.2, "alert where a larger share of the selected clients is rejected; 0 = off", ge=0, le=1
     )
     alert_stagnation_rounds: int = _monitoring(
-        20, "alert after so many rounds without a better accuracy; 0 = off", ge=0, le=10**6
+        20, "alert after so many rounds without a better accuracy, or one near a high best; 0 = off", ge=0, le=10**6
     )
     alert_budget: float = _monitoring(
         0.8, "alert where a larger share of budget-epsilon is spent, and when it is used up; 0 = off", ge=0, le=1

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
+from app.alerts.learning import Learning
 from app.plain_json import number
 from strategies.admission import Reason
 from strategies.diversity import MOST
@@ -77,15 +78,12 @@ class Turnout:
 class Health:
     """The state of a run after ``round``, and what to compare it with.
 
-    ``accuracy`` is the central one, or else the mean of the clients', and ``improved`` the round of the best so far.
     ``budget`` is the share of the budget of privacy that is spent. None stands for what the round does not tell.
     """
 
     round: int = 0
     turnout: Turnout = Turnout()
-    accuracy: float | None = None
-    best: float = -math.inf
-    improved: int = 0
+    learning: Learning = field(default_factory=Learning)
     seconds: Course | None = None
     losses: Mapping[str, Course] = field(default_factory=dict)
     budget: float | None = None
@@ -100,21 +98,13 @@ class Health:
             self,
             round=int(line["round"]),
             turnout=turnout(line),
+            learning=self.learning.after(line),
             checkpoint=line["checkpoint"],
             silences=dict(_silences(line, self.silences)),
             losses=dict(_losses(line, self.losses)),
-            **self._accuracy(line),
             **self._duration(line),
             **_budget(line),
         )
-
-    def _accuracy(self, line: Line) -> dict[str, Any]:
-        evaluated = line["central"] or line["federated"] or {}
-        if "accuracy" not in evaluated:
-            return {"accuracy": None}
-        accuracy = number(evaluated["accuracy"])
-        better = accuracy > self.best  # false for NaN
-        return {"accuracy": accuracy, **({"best": accuracy, "improved": int(line["round"])} if better else {})}
 
     def _duration(self, line: Line) -> dict[str, Any]:
         """Take the simulated clock where there is one: then that is the time that is meant."""

@@ -77,13 +77,14 @@ def rejected(health: Health, most: float) -> Iterator[Finding]:
 
 
 def stagnation(health: Health, rounds: float) -> Iterator[Finding]:
-    """The accuracy has not improved for so many rounds, though it could."""
-    if health.accuracy is None:
+    """For so many rounds in a row the accuracy has not done well: neither better than ever, nor near a high best."""
+    course = health.learning
+    if course.latest is None:
         return
-    stuck = health.round - health.improved if health.best < 1 else 0
-    level = Level.BAD if stuck >= rounds else Level.GOOD
-    best = f"the best {percent(health.best)} of round {health.improved}"
-    yield Finding(level, f"The accuracy is {percent(health.accuracy)}, {best}.")
+    level = Level.BAD if health.round - course.good >= rounds else Level.GOOD
+    best = f"the best {percent(course.best)} of round {course.found}"
+    told = best if math.isfinite(course.best) else "and has never been a number"
+    yield Finding(level, f"The accuracy is {percent(course.latest)}, {told}.")
 
 
 def budget(health: Health, share: float) -> Iterator[Finding]:
