@@ -28,6 +28,8 @@ class Reason(StrEnum):
     LATE = "late"
     NOT_SENT = "not-sent"
     MALFORMED = "malformed"
+    TOO_LARGE = "too-large"
+    DUPLICATE = "duplicate"
     SHAPE = "shape"
     DTYPE = "dtype"
     NOT_FINITE = "not-finite"

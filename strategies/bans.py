@@ -24,7 +24,12 @@ from strategies.updates import State
 
 logger = logging.getLogger(__name__)
 
-NO_FAULTS = frozenset({Reason.LATE, Reason.NOT_SENT, Reason.DROPOUT, Reason.SURPLUS, Reason.STALE, Reason.NO_REFERENCE})
+NO_FAULTS = frozenset(
+    {
+        *(Reason.LATE, Reason.NOT_SENT, Reason.DROPOUT, Reason.SURPLUS, Reason.STALE, Reason.NO_REFERENCE),
+        Reason.DUPLICATE,
+    }
+)
 """The ways of networks, of batteries, of disks and of the server; every other reason is the client's own doing."""
 
 NOBODY: Collection[str] = frozenset()

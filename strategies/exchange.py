@@ -87,13 +87,14 @@ class Exchange:
             logger.warning("%d of %d messages could not be sent", len(lost), len(messages))
 
     def arrived(self) -> Iterator[Message]:
-        """Yield the replies that are there now, without waiting; each message gets one reply at most.
+        """Yield the replies that are there now, without waiting; a message has one reply, as a rule.
 
         The reply to a message that could not be sent is an error with the code `NOT_SENT`.
         """
         while self._not_sent:
             yield self._never_left()
-        yield from self._pulled()
+        for replies in self._pulled():
+            yield from replies
 
     def replies(self) -> Iterator[Message]:
         """Yield replies in the order of their arrival until all have come or the deadline has passed."""
@@ -129,10 +130,10 @@ class Exchange:
         """Ask for one reply after the other, in sweeps over all that are open, until one is there."""
         deadline = time.monotonic() + timeout
         while self._waiting:
-            reply = next(self._sweep, None)
-            if reply is not None:
+            replies = next(self._sweep, None)
+            if replies is not None:
                 self._wait = SHORTEST_WAIT
-                return [reply]
+                return replies
             now = time.monotonic()
             if now >= deadline:
                 self._sweep = self._pulled()
@@ -143,12 +144,12 @@ class Exchange:
             self._sweep, self._sweep_began = self._pulled(), time.monotonic()
         return []
 
-    def _pulled(self) -> Iterator[Message]:
+    def _pulled(self) -> Iterator[list[Message]]:
         for message_id in [message_id for message_id in self._unanswered if message_id in self._waiting]:
-            reply = self._pull(message_id) if message_id in self._waiting else None
-            if reply is not None:
+            replies = self._pull(message_id) if message_id in self._waiting else []
+            if replies:
                 self._close(message_id)
-                yield reply
+                yield replies
 
     def _never_left(self) -> Message:
         return Message(Error(NOT_SENT, ""), reply_to=self._unanswered.pop(self._not_sent.pop(0)))
@@ -157,13 +158,14 @@ class Exchange:
         self._waiting.discard(message_id)
         self._unanswered.pop(message_id, None)
 
-    def _pull(self, message_id: str) -> Message | None:
-        """Return the reply to a message if there is one; what cannot be one becomes an error reply."""
+    def _pull(self, message_id: str) -> list[Message]:
+        """Return the reply to a message if there is one, and what came again; what cannot be one becomes an error."""
         try:
-            reply = next(iter(self._grid.pull_messages([message_id])), None)
-            if reply is None or reply.metadata.reply_to_message_id == message_id:
-                return reply
-            error = "it claims to answer another message"
+            replies = list(self._grid.pull_messages([message_id]))
         except UNDECODABLE as raised:
-            error = f"Flower cannot decode it: {type(raised).__name__}: {raised}"
-        return Message(Error(UNREADABLE, f"The reply is not valid: {error}"), reply_to=self._unanswered[message_id])
+            return [self._unreadable(message_id, f"Flower cannot decode it: {type(raised).__name__}: {raised}")]
+        own = [reply for reply in replies if reply.metadata.reply_to_message_id == message_id]
+        return own if own or not replies else [self._unreadable(message_id, "it claims to answer another message")]
+
+    def _unreadable(self, message_id: str, why: str) -> Message:
+        return Message(Error(UNREADABLE, f"The reply is not valid: {why}"), reply_to=self._unanswered[message_id])

@@ -29,6 +29,7 @@ from flwr.serverapp.strategy import Result
 
 from strategies import wire
 from strategies.admission import Reason
+from strategies.allowance import Allowance
 from strategies.clock import World
 from strategies.composition import Composition
 from strategies.compression.downlink import Differences
@@ -159,6 +160,8 @@ class BufferedStrategy(FederatedStrategy):
             if not slots.working:
                 break
             slots.wait(until)
+            progress.reject_repeated(slots.repeated)
+            slots.repeated.clear()
             if not slots.finished and slots.clock() >= until:
                 break
         return step
@@ -204,9 +207,11 @@ class BufferedStrategy(FederatedStrategy):
         progress = self._progress
         progress.cohort.append(flight.client)
         if reply is not None:
-            size = bytes_of(reply)
+            allowance = Allowance.of(flight.origin.weights.layout, 1)
+            size = bytes_of(reply, allowance)
             progress.bytes_up += size
-            self._uplink.add(reply, 1, size)
+            if not allowance.excess(reply):
+                self._uplink.add(reply, 1, size)
         missed = self._steps - flight.origin.steps
         with progress.phase("aggregate"):
             for outcome in flight.read(reply):

@@ -239,7 +239,7 @@ class FederatedStrategy(RoundLoop):
         packs = packs_for(grid, self._census(grid).population(), clients, self.rules.clients_per_message)
         requests = [(letter(node, pack), pack) for node, pack in packs]
         shared = wire.arrays_of(requests[0][0].content, wire.ARRAYS) if requests else ArrayRecord()
-        self._letters = Correspondence(shared, requests)
+        self._letters = Correspondence(shared, requests, sent.start.layout)
         return self._letters.messages
 
     def _step(self, taken: StepFold, weights: wire.GlobalWeights) -> tuple[ArrayRecord | None, MetricRecord | None]:

@@ -15,6 +15,7 @@ from flwr.common.constant import ErrorCode
 
 from strategies import wire
 from strategies.admission import Limits, Reason, judge, judge_partial
+from strategies.allowance import Allowance
 from strategies.compression.codec import Codec
 from strategies.compression.payload import read
 from strategies.errors import LayoutError, StrategyError
@@ -38,6 +39,8 @@ SENTENCES = {
     Reason.LATE: "its reply had not come when the time was over ('round-timeout')",
     Reason.NOT_SENT: "its message could not be sent: Flower did not take it, as where it is too large",
     Reason.MALFORMED: "its reply could not be understood",
+    Reason.TOO_LARGE: "its reply holds more than any answer of so many clients, and was not read",
+    Reason.DUPLICATE: "its reply came again, and only the first counts",
     Reason.SHAPE: "its arrays have other shapes than the model's",
     Reason.DTYPE: "its arrays have other dtypes than the model's",
     Reason.NOT_FINITE: "its update holds NaN or infinite values, as after a diverging training ('learning-rate')",
@@ -137,6 +140,8 @@ class ReplyReader:
         if reply.has_error():
             reason = REASONS_OF_CODES.get(reply.error.code, Reason.ERROR)
             return [Rejection(client, reason, reply.error.reason or "") for client in asked]
+        if excess := Allowance.of(self.weights.layout, len(asked)).excess(reply):
+            return [Rejection(client, Reason.TOO_LARGE, excess) for client in asked]
         try:
             return list(self._outcomes(reply.content, asked))
         except LayoutError as error:
@@ -155,6 +160,8 @@ class ReplyReader:
             yield from self._sum(pack, arrays)
             return
         by_position = payloads(arrays)
+        if strangers := by_position.keys() - set(map(str, pack.accepted())):
+            raise StrategyError(f"The reply holds updates of {len(strangers)} clients that it does not speak for.")
         for position in pack.accepted():
             yield self._single(pack, by_position.get(str(position), {}), position)
 

@@ -12,7 +12,9 @@ from flwr.app import ArrayRecord, ConfigRecord, ConfigRecordValues, Message, Rec
 from flwr.serverapp import Grid
 
 from strategies import wire
+from strategies.allowance import Allowance, bytes_held
 from strategies.exchange import NOT_SENT, Exchange
+from strategies.layout import ModelLayout
 from strategies.population import Population
 from strategies.seeding import child_seed
 from strategies.uplink import Uplink
@@ -77,14 +79,21 @@ def packs_for(
 
 @dataclass
 class Correspondence:
-    """The messages of one phase, which clients each is for, and what they weigh (in bytes, as Flower sends them)."""
+    """The messages of one phase, which clients each is for, and what they weigh (in bytes, as Flower sends them).
+
+    By the ``layout`` of the model it is known how much a reply may hold: of one that holds more only the bytes of its
+    names and values are counted. ``repeated`` holds the clients of every reply that came again.
+    """
 
     shared: ArrayRecord
     requests: list[tuple[Message, list[str]]]
+    layout: ModelLayout | None = None
     bytes_down: int = 0
     bytes_up: int = 0
     uplink: Uplink = field(default_factory=Uplink)
-    _open: dict[str, list[str]] | None = None
+    repeated: list[str] = field(default_factory=list)
+    _asked: dict[str, list[str]] | None = None
+    _answered: set[str] = field(default_factory=set)
 
     @property
     def messages(self) -> list[Message]:
@@ -104,30 +113,45 @@ class Correspondence:
     def answered(self, replies: Iterable[Message]) -> Iterator[tuple[Message, list[str]]]:
         """Yield each reply with the clients it has to speak for; afterwards, `unanswered` names the others.
 
-        A reply to something else, or a second one to the same message, is logged and ignored.
+        A second one to the same message is not yielded: its clients are noted in ``repeated``. One to something else,
+        such as a message of an earlier round, is logged and ignored.
         """
         for reply in replies:
-            size = bytes_of(reply)
-            self.bytes_up += size
-            if self._open is None:  # ids are given when messages are sent: a lazy iterable does so before its first
-                self._open = {message.metadata.message_id: clients for message, clients in self.requests}
-            asked = self._open.pop(reply.metadata.reply_to_message_id, None)
-            if asked is None:
-                logger.warning("Ignored a reply that answers no open message of this round")
-                continue
-            self.uplink.add(reply, len(asked), size)
-            yield reply, asked
+            if self._asked is None:  # ids are given when messages are sent: a lazy iterable does so before its first
+                self._asked = {message.metadata.message_id: clients for message, clients in self.requests}
+            request = reply.metadata.reply_to_message_id
+            asked = self._asked.get(request, [])
+            self._weigh(reply, asked, counts=request not in self._answered)
+            if not asked:
+                logger.warning("Ignored a reply that answers no message of this round")
+            elif request in self._answered:
+                self.repeated.extend(asked)
+            else:
+                self._answered.add(request)
+                yield reply, asked
 
     def unanswered(self) -> list[str]:
         """Return the clients that no reply spoke for."""
-        packs = [clients for _, clients in self.requests] if self._open is None else self._open.values()
-        return [client for clients in packs for client in clients]
+        packs = ((message.metadata.message_id, clients) for message, clients in self.requests)
+        return [client for request, clients in packs if request not in self._answered for client in clients]
+
+    def _weigh(self, reply: Message, asked: Sequence[str], counts: bool) -> None:
+        allowance = None if self.layout is None else Allowance.of(self.layout, len(asked))
+        size = bytes_of(reply, allowance)
+        self.bytes_up += size
+        if asked and counts and not (allowance and allowance.excess(reply)):
+            self.uplink.add(reply, len(asked), size)
 
 
-def bytes_of(reply: Message) -> int:
-    """Return the size of a reply as Flower serializes it; 0 for one that was made here as nothing could be sent."""
+def bytes_of(reply: Message, allowance: Allowance | None = None) -> int:
+    """Return the size of a reply as Flower serializes it; 0 for one that was made here as nothing could be sent.
+
+    Of one that holds more than the allowance it is what its names and values take, as that is known at once.
+    """
     if reply.has_error() and reply.error.code == NOT_SENT:
         return 0
+    if allowance is not None and allowance.excess(reply):
+        return bytes_held(reply.content)
     counter = wire.ByteCounter()
     counter.add(reply)
     return counter.total

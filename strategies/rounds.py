@@ -122,6 +122,10 @@ class RoundProgress:
         """Count the clients without a reply: late, unless the round was complete without them."""
         self._reject_all(clients, Reason.SURPLUS if self.complete else Reason.LATE)
 
+    def reject_repeated(self, clients: Sequence[str]) -> None:
+        """Count the replies that came again, beside what has become of the first, which alone is taken."""
+        self._reject_all(clients, Reason.DUPLICATE)
+
     def _reject_all(self, clients: Sequence[str], reason: Reason, detail: str = "") -> None:
         for client in clients:
             self.reject(Rejection(client, reason, detail))
@@ -254,6 +258,7 @@ class RoundInFlight:
             if progress.complete:
                 break
         progress.reject_unanswered(self.letters.unanswered())
+        progress.reject_repeated(self.letters.repeated)
         if progress.withheld and self.terms.lengths_tell:
             progress.expected_bytes = self.terms.update_bytes
         else:

@@ -65,6 +65,7 @@ class Slots:
         self.clock = clock_of(grid)
         self.working: dict[str, Flight] = {}  # by the id of their message
         self.finished: deque[tuple[Flight, Message | None]] = deque()
+        self.repeated: list[str] = []  # the clients of every reply that came again
         self._exchange = Exchange(grid, [], timeout)
 
     def launch(self, flights: Sequence[tuple[Flight, Message]]) -> None:
@@ -76,9 +77,14 @@ class Slots:
         """Wait until some have finished or are late, or until that time; those of one instant are sorted by id."""
         due = min((flight.due for flight in self.working.values()), default=until)
         replies = self._exchange.next_arrivals(min(until, due) - self.clock())
-        known = [(reply.metadata.reply_to_message_id, reply) for reply in replies]
-        back = [(self.working.pop(message), reply) for message, reply in known if message in self.working]
-        self.finished.extend(sorted(back, key=lambda one: one[0].client))
+        back: dict[str, tuple[Flight, Message]] = {}
+        for reply in replies:
+            request = reply.metadata.reply_to_message_id
+            if request in back:
+                self.repeated.append(back[request][0].client)
+            elif request in self.working:
+                back[request] = self.working.pop(request), reply
+        self.finished.extend(sorted(back.values(), key=lambda one: one[0].client))
         if not replies:
             self._give_up_late()
 

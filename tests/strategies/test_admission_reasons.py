@@ -62,6 +62,12 @@ def losing(tamper: Callable[[Message, list[str]], Iterable[Message]]) -> Outcome
     return one_round(WireGrid(toy.app(), InlineGrid.of(toy.app(), 2).node_configs, tamper=tamper))
 
 
+def swollen(reply: Message, clients: list[str]) -> Iterable[Message]:
+    if BAD in clients:
+        reply.content["update"] = wire.array_record({"0/delta": np.zeros(10**6, np.float32)})
+    return [reply]
+
+
 class LossyGrid(WireGrid):
     """A grid that does not take the messages to client 3."""
 
@@ -82,6 +88,7 @@ REJECTED: dict[Reason, Callable[[], Outcome]] = {
     Reason.LATE: lambda: losing(lambda reply, clients: [] if BAD in clients else [reply]),
     Reason.NOT_SENT: lambda: one_round(LossyGrid(toy.app(), InlineGrid.of(toy.app(), 2).node_configs)),
     Reason.MALFORMED: lambda: answering(lambda arrays, metrics: arrays.pop("bias")),
+    Reason.TOO_LARGE: lambda: losing(swollen),
     Reason.SHAPE: lambda: answering(lambda arrays, metrics: arrays.update(bias=np.zeros(2, np.float32))),
     Reason.DTYPE: lambda: answering(lambda arrays, metrics: arrays.update(bias=np.zeros(1, np.int8))),
     Reason.NOT_FINITE: lambda: answering(lambda arrays, metrics: arrays["kernel"].fill(np.nan)),
@@ -92,6 +99,7 @@ REJECTED: dict[Reason, Callable[[], Outcome]] = {
     Reason.ZEROED: lambda: answering(lambda arrays, metrics: arrays["bias"].fill(30.0), zeroing=True),
 }
 ELSEWHERE = {
+    Reason.DUPLICATE,  # which is beside an update that counts: below
     Reason.STALE,  # which only updates of strategies without rounds can be: below
     Reason.NOISE,  # which only local privacy asks for: tests.strategies.privacy.test_local_dp
     Reason.NO_REFERENCE,  # which only who is sent differences has lost: tests.strategies.compression.test_differences
@@ -110,6 +118,14 @@ def test_who_is_rejected_is_counted_under_its_reason_and_as_if_it_did_not_exist(
     assert rejected == [BAD] if reason not in {Reason.DROPOUT, Reason.SURPLUS} else 0 < len(rejected) < 6
     assert record.to_json()["rejected"] == {reason.value: len(rejected)}
     assert toy.same(arrays, toy.without(*rejected, rounds=1))
+
+
+@pytest.mark.parametrize("times", [2, 3])
+def test_a_reply_that_comes_again_is_counted_as_such_and_added_once(times: int) -> None:
+    arrays, record = losing(lambda reply, clients: [reply] * (times if BAD in clients else 1))
+    assert record.accepted == toy.IDS and record.participation() == 1
+    assert record.to_json()["rejected"] == {Reason.DUPLICATE.value: times - 1}
+    assert toy.same(arrays, toy.without(rounds=1))
 
 
 def test_a_stale_update_is_counted_as_such_and_does_not_move_the_model() -> None:

@@ -131,6 +131,19 @@ def test_a_reply_that_claims_to_answer_another_message_is_the_error_of_its_sende
     assert "claims to answer another message" in replies[1].error.reason
 
 
+def test_a_reply_that_comes_again_is_handed_on_and_one_to_another_message_beside_it_is_not() -> None:
+    class Echo(ScriptedGrid):
+        def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+            for reply in super().pull_messages(message_ids):
+                other = Message(RecordDict(), reply_to=reply)
+                yield from (other, reply, reply) if reply.metadata.src_node_id == 2 else (reply,)
+
+    _, requests = grid_and_requests(3)
+    replies = list(Exchange(Echo(app(), {1: {}, 2: {}, 3: {}}), requests, timeout=30).replies())
+    assert answered(replies) == [1, 2, 2, 3] and not any(reply.has_error() for reply in replies)
+    assert replies[1] is replies[2]
+
+
 def test_what_could_not_be_sent_is_an_error_at_once_and_not_waited_for() -> None:
     grid, requests = grid_and_requests(3, lost={0, 2})
     exchange = Exchange(grid, requests, timeout=10**6)

@@ -66,12 +66,12 @@ def test_every_reply_comes_with_the_clients_that_were_asked() -> None:
     assert letters.bytes_up == sum(map(pushed_bytes, replies))
 
 
-def test_a_second_reply_and_one_to_nothing_are_ignored() -> None:
+def test_a_second_reply_is_noted_and_one_to_nothing_ignored() -> None:
     letters = sent([["a"], ["b"]])
     first = Message(RecordDict(), reply_to=letters.messages[0])
     stranger = Message(RecordDict(), reply_to=first)
     assert [asked for _, asked in letters.answered([first, first, stranger])] == [["a"]]
-    assert letters.unanswered() == ["b"]
+    assert letters.repeated == ["a"] and letters.unanswered() == ["b"]
 
 
 def test_without_any_reply_all_are_unanswered_even_where_nothing_was_sent() -> None:
