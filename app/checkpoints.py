@@ -14,7 +14,7 @@ is another matter: where that cannot be written down, the round does not begin.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +52,7 @@ class Checkpoints:
     def write(self, state: Snapshot) -> None:
         """Write a checkpoint and delete those that are too many. Raises OSError, and then leaves what was there."""
         self._write(self._file(state.round), Content(state.facts(), state.groups()))
-        numbers = sorted(self._rounds())
+        numbers = self.rounds()
         earlier = [number for number in numbers if number <= state.round]
         for number in {*numbers} - {*earlier[-self.kept :]}:  # later ones are those that could not be read
             self._file(number).unlink(missing_ok=True)
@@ -63,7 +63,7 @@ class Checkpoints:
         Raises UserError where there are some and none can be read.
         """
         damaged = ""
-        for number in sorted(self._rounds(), reverse=True):
+        for number in reversed(self.rounds()):
             try:
                 content = from_bytes(self._file(number).read_bytes())
                 return Snapshot.of(content.facts, content.groups)
@@ -73,6 +73,11 @@ class Checkpoints:
         if damaged:
             raise UserError(f"The run cannot go on, as no checkpoint can be read; {damaged}. Start a new run.")
         return None
+
+    def rounds(self) -> list[int]:
+        """Return the rounds of which there is a checkpoint, in order, whether or not it can be read."""
+        names = (path.stem for path in self.folder.glob(f"*{SUFFIX}"))
+        return sorted(int(name) for name in names if name.isdecimal())
 
     def begin(self, round: int, ledger: State) -> None:
         """Write down a round that is about to begin, and the ledger with it in. Raises OSError."""
@@ -103,17 +108,16 @@ class Checkpoints:
     def _file(self, round: int) -> Path:
         return self.folder / f"{round:07d}{SUFFIX}"
 
-    def _rounds(self) -> Iterator[int]:
-        names = (path.stem for path in self.folder.glob(f"*{SUFFIX}"))
-        return (int(name) for name in names if name.isdecimal())
-
     def _write(self, path: Path, content: Content) -> None:
         self.folder.mkdir(mode=0o700, exist_ok=True)
         atomic.write_parts(path, parts_of(content), atomic.PRIVATE)
 
 
 class RunJournal(Journal, Protocol):
-    """A journal of a run whose end it is told."""
+    """A journal of a run whose end it is told, and which knows how far the run could go back."""
+
+    def kept(self) -> list[int]:
+        """Return the rounds that the run could go back to from the one that is about to begin, maybe some too many."""
 
     def close(self) -> None:
         """Keep what is not kept yet."""
@@ -158,6 +162,10 @@ class EveryFew:
         """Return the last round of which there is a checkpoint, as far as this journal knows."""
         return self._saved
 
+    def kept(self) -> list[int]:
+        """Return the rounds of which there is a checkpoint."""
+        return self._checkpoints.rounds()
+
     def finished(self, state: Snapshot) -> None:
         """Write a checkpoint where one is due."""
         self._last = state
@@ -197,6 +205,7 @@ class Overlapped:
         self._journal = journal
         self._pool = ThreadPoolExecutor(1, "checkpoints")
         self._writing: Future[None] | None = None
+        self._kept = journal.kept()
 
     def begun(self, round: int, ledger: State) -> None:
         """Write the ledger at once."""
@@ -207,9 +216,14 @@ class Overlapped:
         self._wait()
         return self._journal.saved()
 
+    def kept(self) -> list[int]:
+        """Return the rounds of which there was a checkpoint when the last writing began, whether or not it is done."""
+        return self._kept
+
     def finished(self, state: Snapshot) -> None:
         """Begin to write a checkpoint where one is due."""
         self._wait()
+        self._kept = self._journal.kept()
         self._writing = self._pool.submit(self._journal.finished, state)
 
     def close(self) -> None:

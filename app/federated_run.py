@@ -9,16 +9,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from flwr.app import ArrayRecord
+from flwr.app import ArrayRecord, ConfigRecordValues
 from flwr.serverapp import Grid
 
 from app.central_evaluation import Probe, central_evaluation
-from app.checkpoints import Checkpoints
+from app.checkpoints import Checkpoints, RunJournal
 from app.compose import composition, data_spec, learning_rate, round_rules
 from app.config import RunConfig
 from app.errors import RunPruned, RunRefused, UserError
@@ -134,7 +134,6 @@ class FederatedRun:
         watching = Monitoring.of(config, self.directory)
         sinks = [*self.output.make_sinks(self.directory, logger, config.num_rounds), *watching.sinks]
         journal = self.output.journal(checkpoints, config.checkpoint_every, sinks, left.round if left else None)
-        named = {wire.RUN: str(self.directory.path)} if parts.keeps_on_nodes else {}
         observers = [self._stop_if_closed, *(sink.round for sink in sinks), self._count, *self.observers]
         self._examples = ExamplePrivacy.of(config, census, lambda: self.ledger)
         self._strategy = strategy_class(parts)(
@@ -142,7 +141,7 @@ class FederatedRun:
             round_rules(config),
             config.seed,
             census=census,
-            round_config=lambda number: {wire.LEARNING_RATE: learning_rate(config).at(number), **named},
+            round_config=partial(self._settings, journal if parts.keeps_on_nodes else None),
             observers=observers if self._examples is None else [self._examples.tell(observers)],
             journal=journal,
         )
@@ -162,6 +161,13 @@ class FederatedRun:
         self._save_model(result.arrays)
         for finish in self.at_end:
             finish()
+
+    def _settings(self, journal: RunJournal | None, number: int) -> dict[str, ConfigRecordValues]:
+        """Return what clients are told in a round; where they keep something, also for which run and how far back."""
+        told: dict[str, ConfigRecordValues] = {wire.LEARNING_RATE: learning_rate(self.config).at(number)}
+        if journal is not None:
+            told |= {wire.RUN: str(self.directory.path), wire.CHECKPOINTS: journal.kept() or [0]}
+        return told
 
     def _go_on(self, left: Snapshot) -> None:
         if wire.read_weights(left.arrays).layout != wire.read_weights(self._initial_arrays()).layout:

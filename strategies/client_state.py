@@ -7,6 +7,10 @@ checkpoint, the next request names the last round that did count, and what was w
 nothing counts twice, and nothing that did not count is built upon. Who does build on it, as error feedback does, asks
 for what it wrote `last`, and is told whether that counted.
 
+A request also names the rounds that the server could go back to, those of its checkpoints. Of each the client keeps
+what it would be asked for then, and besides what it wrote last and what counted last: two states more than there are
+checkpoints at most, and the one that it is writing, however many rounds lie between them.
+
 A file is either wholly there or not at all. One that is missing or damaged is a warning, and the client starts anew.
 """
 
@@ -16,7 +20,7 @@ import hashlib
 import io
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -29,10 +33,6 @@ from strategies import private_file, wire
 from strategies.updates import AnyArray, State
 
 logger = logging.getLogger(__name__)
-
-KEPT = 2
-"""Generations that counted and are kept: the last one, and the one before it for a server that dies between a round and
-its checkpoint, and so does that round again."""
 
 _READABLE = 40
 
@@ -47,24 +47,27 @@ class ClientStates:
     folder: Path
     durable: bool = True
 
-    def load(self, client: str, committed: int, round: int, fresh: State) -> State:
+    def load(self, client: str, committed: int, round: int, fresh: State, checkpoints: Sequence[int] = ()) -> State:
         """Return what the client wrote in the round ``committed``; ``fresh`` where that is 0, or nothing can be read.
 
-        It must have the names, shapes and dtypes of ``fresh``. Deletes what no request will ask for any more.
+        It must have the names, shapes and dtypes of ``fresh``. Deletes what no request will ask for any more, also if
+        the server goes back to one of the ``checkpoints``.
         """
         own = self._of(client)
-        self._tidy(own, committed, round)
+        _keep(own, [number for number in _rounds(own) if number <= committed], (*checkpoints, committed), round)
         return fresh if not committed else _usable(own / f"{committed}.npz", client, fresh) or fresh
 
-    def last(self, client: str, committed: int, round: int, fresh: State) -> tuple[State, bool]:
+    def last(
+        self, client: str, committed: int, round: int, fresh: State, checkpoints: Sequence[int] = ()
+    ) -> tuple[State, bool]:
         """Return what the client wrote last before this round, and whether that counted: for who builds on it anyway.
 
         ``fresh``, as if it counted, where the client has written nothing since ``committed`` that can be read: what is
-        older has been built upon already. Deletes what no request will ask for any more.
+        older has been built upon already. Deletes what no request will ask for any more, as `load` does.
         """
         own = self._of(client)
         earlier = [number for number in _rounds(own) if number < round]
-        _delete(own, earlier[:-KEPT])
+        _keep(own, earlier, (*checkpoints, committed, round), round)
         for number in reversed([number for number in earlier if number >= committed]):
             if (state := _usable(own / f"{number}.npz", client, fresh)) is not None:
                 return state, number == committed
@@ -82,16 +85,6 @@ class ClientStates:
     def _of(self, client: str) -> Path:
         return self.folder / file_name(client)
 
-    def _tidy(self, own: Path, committed: int, round: int) -> None:
-        """Delete the generations between the last that counted and now, and all but a few of those up to it.
-
-        Those from this round on stay: they may be of a server that went on from an older checkpoint, and will be
-        written again before anybody asks for them, or of a request that has overtaken this one.
-        """
-        rounds = _rounds(own)
-        counted = [number for number in rounds if number <= committed]
-        _delete(own, [*counted[:-KEPT], *(number for number in rounds if committed < number < round)])
-
 
 StatesOf = Callable[[Context, str], ClientStates]
 """Where the clients of a node keep their states in the run of this name."""
@@ -99,12 +92,16 @@ StatesOf = Callable[[Context, str], ClientStates]
 
 @dataclass(frozen=True)
 class Turn:
-    """A client's turn in a round: what it starts from, and what it leaves for the next if this one counts."""
+    """A client's turn in a round: what it starts from, and what it leaves for the next if this one counts.
+
+    ``checkpoints`` are the rounds that the server could go back to.
+    """
 
     states: ClientStates
     client: str
     committed: int
     round: int
+    checkpoints: Sequence[int] = ()
 
     @classmethod
     def of(cls, message: Message, context: Context, states: StatesOf) -> Turn:
@@ -115,15 +112,15 @@ class Turn:
         config = wire.config_of(message)
         run, client = wire.text(config, wire.RUN), wire.text(config, wire.CLIENT)
         committed, round = (int(wire.number(config, key)) for key in (wire.COMMITTED_ROUND, wire.ROUND))
-        return cls(states(context, run), client, committed, round)
+        return cls(states(context, run), client, committed, round, wire.checkpoints_of(config))
 
     def load(self, fresh: State) -> State:
         """Return the client's state, ``fresh`` where there is none; see `ClientStates.load`."""
-        return self.states.load(self.client, self.committed, self.round, fresh)
+        return self.states.load(self.client, self.committed, self.round, fresh, self.checkpoints)
 
     def last(self, fresh: State) -> tuple[State, bool]:
         """Return what the client wrote last, and whether that counted; see `ClientStates.last`."""
-        return self.states.last(self.client, self.committed, self.round, fresh)
+        return self.states.last(self.client, self.committed, self.round, fresh, self.checkpoints)
 
     def save(self, state: State) -> None:
         """Write the client's next state; see `ClientStates.save`."""
@@ -141,10 +138,16 @@ def _rounds(own: Path) -> list[int]:
     return sorted(int(path.stem) for path in own.glob("*.npz") if path.stem.isdecimal())
 
 
-def _delete(own: Path, rounds: Iterable[int]) -> None:
-    """Delete these generations, and what processes left that were killed."""
-    for number in rounds:
-        (own / f"{number}.npz").unlink(missing_ok=True)
+def _keep(own: Path, candidates: Sequence[int], needed: Iterable[int], round: int) -> None:
+    """Delete the states before this round but the newest candidate up to each of the rounds that are ``needed``.
+
+    Those from this round on stay: they may be of a server that went on from an older checkpoint, and will be written
+    again before anybody asks for them, or of a request that has overtaken this one. What killed processes left goes.
+    """
+    kept = {max((number for number in candidates if number <= until), default=0) for until in needed}
+    for number in _rounds(own):
+        if number < round and number not in kept:
+            (own / f"{number}.npz").unlink(missing_ok=True)
     private_file.delete_abandoned(own)
 
 

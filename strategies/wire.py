@@ -44,6 +44,7 @@ PROXIMAL_MU = "proximal-mu"  # mu of FedProx's term mu/2 ||w - w_t||^2, a settin
 CORRECTION = "correction"  # arrays like the weights, which the client adds to every gradient, as in SCAFFOLD
 DEADLINE, GOAL = "deadline", "goal"  # simulated seconds a round may take, and good updates it needs; 0 = no limit, all
 RUN = "run"  # under which name clients keep their states
+CHECKPOINTS = "checkpoints"  # the rounds that the server could go back to; 0 = to the beginning
 UPDATE_BYTES = "update-bytes"  # that a client's update is expected to take
 CODEC_SEED = "codec-seed"  # what the codecs of all clients of a round draw from where they have to agree
 COMMITTED, COMMITTED_ROUND = "committed", "committed-round"  # when a client's update counted last; 0 = never
@@ -222,6 +223,11 @@ def text_list(record: ConfigRecord, key: str) -> list[str]:
 def int_list(record: ConfigRecord, key: str) -> list[int]:
     """Read a list of whole numbers, as sent by another process: anything else is malformed."""
     return _list_of(int, record, key, "integers")
+
+
+def checkpoints_of(record: ConfigRecord) -> list[int]:
+    """Return the rounds that the server says it could go back to; none where it says nothing."""
+    return int_list(record, CHECKPOINTS) if CHECKPOINTS in record else []
 
 
 def float_list(record: ConfigRecord, key: str) -> list[float]:

@@ -2,8 +2,9 @@
 
 A model is kept under the number of its version, ``<folder>/references/<version>.float32``, as the bytes of one flat
 vector: all clients of a run begin from the same, so that a node has one file however many clients it hosts, and in a
-simulation all workers of a machine share the files. What the server will not take a difference to any more is deleted.
-The last one also stays in memory.
+simulation all workers of a machine share the files. What the server will not take a difference to any more is deleted,
+also if it goes back to one of its checkpoints: of each the last `MOST_KEPT` may be asked for then. The last one also
+stays in memory.
 
 A request names the checksum of the model that is to come out. A file of that version which has another is of a server
 that went on from an older checkpoint, or damaged: it is not used, and is written over. Where no model comes out that
@@ -12,6 +13,7 @@ has the checksum, the client is rejected for it, and gets the whole model next t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context
 from strategies import private_file, wire
 from strategies.client_state import StatesOf
 from strategies.compression.codec import Dense
-from strategies.compression.differences import BASE, DIGEST, OLDEST, SCALES, SEEDS, VERSION, added, digest
+from strategies.compression.differences import BASE, DIGEST, MOST_KEPT, OLDEST, SCALES, SEEDS, VERSION, added, digest
 from strategies.compression.downlink import DOWNLINK, MODEL, codec_of_request, layout_of, named, payload_of
 from strategies.errors import LayoutError, StrategyError
 from strategies.layout import ModelLayout
@@ -51,15 +53,19 @@ class References:
         data = np.ascontiguousarray(reference, "<f4").data
         private_file.write(self._file(version), lambda file: file.write(data), self.durable)
 
-    def forget_before(self, version: int) -> None:
-        """Delete older models, and what processes left that were killed."""
+    def forget_before(self, version: int, checkpoints: Sequence[int] = ()) -> None:
+        """Delete older models that no checkpoint needs either, and what processes left that were killed."""
         for path in self.folder.glob(f"*{SUFFIX}"):
-            if path.stem.isdecimal() and int(path.stem) < version:
+            if path.stem.isdecimal() and int(path.stem) < version and not _needed(int(path.stem), checkpoints):
                 path.unlink(missing_ok=True)
         private_file.delete_abandoned(self.folder)
 
     def _file(self, version: int) -> Path:
         return self.folder / f"{version}{SUFFIX}"
+
+
+def _needed(version: int, checkpoints: Sequence[int]) -> bool:
+    return any(round - MOST_KEPT < version <= round for round in checkpoints)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +110,7 @@ class Reference:
             if reference is None:
                 reference = self._made(sent, layout)
                 self.kept.save(self.version, reference)
-                self.kept.forget_before(int(wire.number(self.config, OLDEST)))
+                self.kept.forget_before(int(wire.number(self.config, OLDEST)), wire.checkpoints_of(self.config))
             _last = InMemory(*self._key, reference, named(layout, reference))
         return _last.record
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strategies.client_state import KEPT, ClientStates, file_name
+from strategies.client_state import ClientStates, file_name
 from strategies.updates import State
 
 FRESH: State = {"control": np.zeros(3, np.float32), "count": np.zeros((), np.int64)}
@@ -69,17 +70,25 @@ def test_the_same_round_asked_twice_starts_from_the_same_state(tmp_path: Path) -
     assert value_of(kept.load("a", 2, 3, FRESH)) == 3.0
 
 
-def test_a_server_that_lost_its_last_round_finds_the_state_before_it(tmp_path: Path) -> None:
+def test_one_state_is_kept_for_each_checkpoint_and_one_beside_the_last(tmp_path: Path) -> None:
     kept = states(tmp_path)
-    for number in range(1, 7):
-        kept.load("a", number - 1, number, FRESH)
+    for number in range(1, 13):
+        kept.load("a", number - 1, number, FRESH, [0, 4, 8])
         kept.save("a", number, written(number))
-    assert generations(tmp_path) == [4, 5, 6]  # 6 may count yet, of the others so many are kept
-    assert len(generations(tmp_path)) == KEPT + 1
-    assert value_of(kept.load("a", 4, 5, FRESH)) == 4.0  # resumed after round 4: 5 and 6 have never been
+    assert generations(tmp_path) == [4, 8, 11, 12]  # 12 may count yet
+    assert value_of(kept.load("a", 4, 5, FRESH, [0, 4])) == 4.0  # resumed after round 4: what is later has never been
     kept.save("a", 5, written(50.0))
-    assert value_of(kept.load("a", 5, 7, FRESH)) == 50.0
+    assert value_of(kept.load("a", 5, 14, FRESH, [4])) == 50.0
     assert generations(tmp_path) == [4, 5]
+
+
+def test_a_checkpoint_between_two_turns_of_a_client_needs_the_earlier(tmp_path: Path) -> None:
+    kept = states(tmp_path)
+    for committed, number in ((0, 2), (2, 5), (5, 9)):
+        kept.load("a", committed, number, FRESH, [4, 7])
+        kept.save("a", number, written(number))
+    kept.load("a", 9, 10, FRESH, [4, 7])
+    assert generations(tmp_path) == [2, 5, 9]
 
 
 def test_a_request_that_another_has_overtaken_deletes_nothing_of_it(tmp_path: Path) -> None:
@@ -222,8 +231,8 @@ def test_a_readable_part_of_the_id_stays() -> None:
 # Of those who build on what did not count.
 
 
-def last(folder: Path, committed: int, number: int) -> tuple[float, bool]:
-    state, counted = states(folder).last("a", committed, number, FRESH)
+def last(folder: Path, committed: int, number: int, checkpoints: Sequence[int] = ()) -> tuple[float, bool]:
+    state, counted = states(folder).last("a", committed, number, FRESH, checkpoints)
     return value_of(state), counted
 
 
@@ -234,17 +243,18 @@ def test_the_last_state_is_told_with_whether_it_counted(tmp_path: Path) -> None:
     assert last(tmp_path, 0, 2) == (1.0, False)
     assert last(tmp_path, 1, 2) == (1.0, True)
     kept.save("a", 2, written(2.0))
-    assert last(tmp_path, 1, 5) == (2.0, False)
-    assert last(tmp_path, 2, 5) == (2.0, True)
+    assert last(tmp_path, 1, 5, [1]) == (2.0, False)
+    assert last(tmp_path, 2, 5, [1]) == (2.0, True)
     assert last(tmp_path, 1, 2) == (1.0, True)  # of a server that does round 2 again
 
 
-def test_of_states_that_are_built_upon_as_many_are_kept(tmp_path: Path) -> None:
+def test_of_states_that_are_built_upon_one_is_kept_for_each_checkpoint_too(tmp_path: Path) -> None:
     kept = states(tmp_path)
-    for number in range(1, 7):
-        last(tmp_path, 0, number)
+    for number in range(1, 13):
+        kept.last("a", 0, number, FRESH, [0, 4, 8])
         kept.save("a", number, written(number))
-    assert generations(tmp_path) == [4, 5, 6]
+    assert generations(tmp_path) == [4, 8, 11, 12]
+    assert last(tmp_path, 3, 5, [0, 4]) == (4.0, False)  # of a server that went back, and of which round 3 counted last
 
 
 def test_what_is_older_than_the_last_that_counted_is_never_built_upon_again(
@@ -265,7 +275,7 @@ def test_where_the_last_state_is_damaged_the_one_before_it_will_do_since_the_las
     for number in (1, 2, 3):
         kept.save("a", number, written(number))
     (tmp_path / "run" / file_name("a") / "3.npz").write_bytes(b"PK")
-    assert last(tmp_path, 1, 4) == (2.0, False)
+    assert last(tmp_path, 1, 4, [2]) == (2.0, False)
     assert last(tmp_path, 2, 4) == (2.0, True)
     assert last(tmp_path, 3, 4) == (0.0, True)
     assert "state of round 3 cannot be used" in caplog.text
@@ -290,3 +300,44 @@ def test_nothing_is_lost_and_nothing_taken_twice_whatever_counts(rounds: list[tu
                 committed, sent = number, sent + float(total[0]) / 2
         state, counted = kept.last("a", committed, len(rounds) + 1, fresh)
         assert sent + float(state["if-counted" if counted else "if-lost"][0]) == brought
+
+
+# Of servers that go back to a checkpoint.
+
+TURNS = st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 9)), max_size=20)
+"""Whether the client is asked in a round, whether that counts, and to which checkpoint the server then goes back, as
+many of which are kept; mostly there is none, so that it does not."""
+
+
+@given(TURNS, st.integers(1, 5), st.integers(1, 3))
+def test_a_server_that_goes_back_to_any_checkpoint_finds_all_that_it_was_told(
+    turns: list[tuple[bool, bool, int]], every: int, most: int
+) -> None:
+    """Against a client that forgets nothing: each round's state is a number of its own, also when it is done again."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        kept = ClientStates(Path(folder), durable=False)
+        checkpoints: dict[int, tuple[int, dict[int, float]]] = {0: (0, {})}
+        number, committed, wrote = 0, 0, dict[int, float]()
+        for drawn, (asked, counts, back) in enumerate(turns, start=1):
+            number += 1
+            if asked:
+                listed = sorted(checkpoints)
+                assert value_of(kept.load("a", committed, number, FRESH, listed)) == wrote.get(committed, 0.0)
+                assert len(earlier(folder, number)) <= most + 1
+                kept.save("a", number, written(drawn))
+                wrote[number] = float(drawn)
+                committed = number if counts else committed
+            if number % every == 0:
+                checkpoints[number] = committed, dict(wrote)
+                checkpoints = dict(sorted(checkpoints.items())[-most:])
+            if back < len(checkpoints):
+                number = sorted(checkpoints)[back]
+                committed, wrote = checkpoints[number][0], dict(checkpoints[number][1])
+                checkpoints = {round: left for round, left in checkpoints.items() if round <= number}
+
+
+def earlier(folder: str, number: int) -> list[Path]:
+    """The states of rounds before this one: a server that went back has left later ones."""
+    return [path for path in (Path(folder) / file_name("a")).glob("*.npz") if int(path.stem) < number]

@@ -502,3 +502,14 @@ def test_a_model_of_whole_numbers_is_refused(tmp_path: Path) -> None:
     arrays = wire.array_record({"seed": np.arange(4, dtype=np.uint32), "kernel": np.ones(4, np.float32)})
     with pytest.raises(StrategyError, match="arrays of uint32, which must not be rounded: set 'downlink' to 'none'"):
         federation.strategy().start(federation.grid(1), arrays, num_rounds=1)
+
+
+def test_what_a_checkpoint_may_need_is_not_forgotten(tmp_path: Path) -> None:
+    kept = references.References(tmp_path / "references", durable=False)
+    for version in range(1, 60):
+        kept.save(version, np.zeros(3, np.float32))
+    kept.forget_before(55, checkpoints=[0, 20, 40])
+    left = {version for version in range(1, 60) if kept.load(version, 3) is not None}
+    assert left == {*range(20 - MOST_KEPT + 1, 21), *range(40 - MOST_KEPT + 1, 41), *range(55, 60)}
+    kept.forget_before(55)
+    assert kept.load(40, 3) is None and kept.load(55, 3) is not None
