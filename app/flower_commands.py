@@ -22,6 +22,10 @@ ENVIRONMENT = {
 """What the processes of a run need; the README tells those who use plain `flwr run` to export the same."""
 
 
+UNKNOWN = "unknown"
+"""The status of a run of which Flower tells nothing."""
+
+
 def flwr() -> str:
     """Return the ``flwr`` command that belongs to this Python, else the one on the PATH."""
     found = shutil.which("flwr", path=os.pathsep.join((str(scripts()), os.environ.get("PATH", ""))))
@@ -41,11 +45,11 @@ def environment() -> dict[str, str]:
 
 
 def run_status(run_id: str, connection: str) -> tuple[str, str]:
-    """Return a run's status ("finished:completed", ...) and its details; ("unknown", why) if Flower does not tell."""
+    """Return a run's status ("finished:completed", ...) and its details; (`UNKNOWN`, why) if Flower does not tell."""
     runs = list_runs(connection, "--run-id", run_id)
     if isinstance(runs, str):
-        return "unknown", runs
-    return (str(runs[0]["status"]), str(runs[0]["status-details"])) if runs else ("unknown", "no such run")
+        return UNKNOWN, runs
+    return (str(runs[0]["status"]), str(runs[0]["status-details"])) if runs else (UNKNOWN, "no such run")
 
 
 def unfinished_runs() -> list[str]:

@@ -1,8 +1,9 @@
 """``fedkeras run``: `flwr run` done right. Right environment, checked config, a clean log, and the run's true end.
 
-What is worked around, all of it in Flower 1.41: `flwr run --stream` exits 0 when the run failed; the SuperLink that it
-starts installs the app's dependencies for every run, and lets its own directory shadow the app's packages; a simulation
-gets 2 nodes with 2 CPUs each whatever the machine.
+What is worked around, all of it in Flower 1.41: `flwr run --stream` exits 0 when the run failed, and ends when the
+SuperLink is restarted, though the run goes on; the SuperLink that it starts installs the app's dependencies for every
+run, and lets its own directory shadow the app's packages; a simulation gets 2 nodes with 2 CPUs each whatever the
+machine.
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from app.config import RunConfig, Value
 from app.deploy.connection import look
 from app.errors import UserError
-from app.flower_commands import call, complaint, flwr, run_status, start
-from app.log_filter import LogFilter
+from app.flower_commands import UNKNOWN, call, complaint, flwr, run_status, start
+from app.log_filter import LogFilter, is_boxed
 from app.machine import usable_cores
 from app.overrides import merged_config, with_absolute_paths
 from app.run_directory import RunDirectory, to_toml
@@ -29,6 +30,8 @@ from app.world_keys import refuse_world
 
 COMPLETED = "finished:completed"
 NO_DETAILS = "N/A"
+NO_HEARTBEAT = "No heartbeat received from the task"
+LOG_BEGINS = "Starting logstream for run_id"
 INTERRUPTED = 130
 STATUS_TRIES = 15
 STATUS_SECONDS = 2.0
@@ -119,38 +122,68 @@ class _Stream:
         self._filter = LogFilter()
         self._verbose = verbose
         self._show = show
+        self._process: subprocess.Popen[str] | None = None  # of Flower, which tells the log
+        self._told = 0  # lines of the run's own log
 
     def follow(self, command: list[str]) -> int:
-        process = start(command)
         try:
-            self._read(process)
-            returned = process.wait()
+            returned = self._read(command)
+            while returned != 0 and self._goes_on():
+                self._show("The log broke off, but the run goes on, and is followed again.")
+                returned = self._read([flwr(), "log", str(self._filter.run_id), self._connection.name])
             return self._conclude(returned)
         except KeyboardInterrupt:
-            return self._interrupted(process)
+            return self._interrupted()
 
-    def _read(self, process: subprocess.Popen[str]) -> None:
+    def _read(self, command: list[str]) -> int:
+        """Show what a command of Flower says of the run, and return its exit code."""
+        self._process = start(command)
+        self._show_lines(self._process)
+        return self._process.wait()
+
+    def _show_lines(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
-        for line in process.stdout:
+        for line in self._news(process.stdout):
             shown = self._filter.feed(line)
             for text in [line.rstrip("\n")] if self._verbose else shown:
                 self._show(text)
         for text in [] if self._verbose else self._filter.close():
             self._show(text)
 
+    def _news(self, lines: Iterable[str]) -> Iterator[str]:
+        """Leave out what was told before: Flower tells the run's log from its beginning, each time that it is asked."""
+        position = None
+        for line in lines:
+            if position is not None and not is_boxed(line):  # what Flower itself complains of is not of the log
+                position += 1
+                if position <= self._told:
+                    continue
+                self._told = position
+            elif LOG_BEGINS in line:
+                position = 0
+            yield line
+
+    def _goes_on(self) -> bool:
+        """Tell whether the run has not ended, as soon as the SuperLink answers; False where it does not any more."""
+        if self._filter.run_id is None:
+            return False
+        status, _ = self._status(self._filter.run_id, lambda status: status != UNKNOWN)
+        return status != UNKNOWN and not status.startswith("finished")
+
     def _conclude(self, returned: int) -> int:
-        run_id = self._filter.run_id
+        run_id, name = self._filter.run_id, self._connection.name
         if run_id is None:
             self._show(f"The run did not start: 'flwr run' ended with exit code {returned} (see above).")
             return 1
-        status, details = self._status(run_id)
+        status, details = self._status(run_id, lambda status: status.startswith("finished"))
         if status == COMPLETED:
             return 0
-        name = self._connection.name
         if not status.startswith("finished"):
             self._show(f"The log broke off, but run {run_id} has not ended ({status}): see 'flwr log {run_id} {name}'.")
         else:
             self._show(self._sentence(status.partition(":")[2], details))
+        if details == NO_HEARTBEAT and (left := self._filter.run_directory):
+            self._show(f"The server's process is gone. Go on with 'fedkeras run {name} -c resume={left}'.")
         return 1
 
     def _sentence(self, ending: str, details: str) -> str:
@@ -159,23 +192,24 @@ class _Stream:
         told = not reason or any(reason.splitlines()[0] in error for error in self._filter.errors)
         return f"The run {'was stopped' if ending == 'stopped' else 'failed'}" + ("." if told else f": {reason}")
 
-    def _status(self, run_id: str) -> tuple[str, str]:
-        """Ask for the run's end; Flower may know it some seconds after the log's last line."""
-        status, details = "unknown", ""
+    def _status(self, run_id: str, enough: Callable[[str], bool]) -> tuple[str, str]:
+        """Ask until the answer is enough: Flower may know of the end some seconds after the log's last line."""
+        status, details = UNKNOWN, ""
         for attempt in range(STATUS_TRIES):
             if attempt:
                 time.sleep(STATUS_SECONDS)
             status, details = run_status(run_id, self._connection.name)
-            if status.startswith("finished"):
+            if enough(status):
                 break
         return status, details
 
-    def _interrupted(self, process: subprocess.Popen[str]) -> int:
+    def _interrupted(self) -> int:
         previous = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave the run going
         try:
-            process.terminate()
-            self._read(process)
-            process.wait()
+            if self._process is not None:
+                self._process.terminate()
+                self._show_lines(self._process)
+                self._process.wait()
             run_id = self._filter.run_id
             if run_id is not None:
                 self._show(f"Stopping run {run_id} ...")

@@ -49,6 +49,11 @@ def is_noise(line: str) -> bool:
     return bool(_NOISE.match(line))
 
 
+def is_boxed(line: str) -> bool:
+    """Tell whether a line is of the box that Flower's commands draw around an error of their own."""
+    return _COLOUR.sub("", line).startswith((_BOX_TOP, _BOX_SIDE, _BOX_END))
+
+
 class LogFilter:
     """Reads a log line by line; says what of it to show and remembers the run's id and directory."""
 
@@ -65,7 +70,7 @@ class LogFilter:
         """Take one line, without its line break, and return the lines to show now (often none)."""
         text = _COLOUR.sub("", line).rstrip()
         self._remember(text)
-        if text.startswith((_BOX_TOP, _BOX_SIDE, _BOX_END)):
+        if is_boxed(text):
             return self._unboxed(text)
         if self._traceback or text.startswith(_TRACEBACK):
             return self._hold(text)

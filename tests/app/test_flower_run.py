@@ -163,6 +163,38 @@ def test_a_log_that_breaks_off_is_1_and_says_where_to_look(
     assert len(fake.calls("ls")) == 2
 
 
+def test_a_run_that_outlives_its_superlink_is_followed_again(fake: Fake) -> None:
+    """Flower then tells the log from its beginning; it is shown once, to the end."""
+    _, whole = fake.run()
+    fake.set(FAKE_BREAK="WARNING 2 clients")
+    (fake.folder / "statuses").write_text("running\nfinished:completed\n")
+    code, shown = fake.run()
+    assert code == 0
+    broken = [
+        "ERROR: Connection to the SuperLink is unavailable.",
+        "The log broke off, but the run goes on, and is followed again.",
+    ]
+    assert shown == [*whole[:3], *broken, *whole[3:]]
+    assert fake.calls("log")[0]["arguments"] == ["42", "local"]
+
+
+def test_a_superlink_that_does_not_come_back_is_told(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flower_run, "STATUS_TRIES", 2)
+    fake.set(FAKE_BREAK="WARNING 2 clients", FAKE_STATUS="unreachable")
+    code, shown = fake.run()
+    assert code == 1 and fake.calls("log") == []
+    assert shown[-1] == "The log broke off, but run 42 has not ended (unknown): see 'flwr log 42 local'."
+
+
+def test_a_run_whose_server_was_killed_says_how_to_go_on(fake: Fake) -> None:
+    fake.set(FAKE_STATUS="finished:failed", FAKE_DETAILS="No heartbeat received from the task")
+    code, shown = fake.run()
+    assert code == 1
+    assert shown[-2] == "The run failed: No heartbeat received from the task"
+    where = "/tmp/runs/20261121-090733-digits"
+    assert shown[-1] == f"The server's process is gone. Go on with 'fedkeras run local -c resume={where}'."
+
+
 def test_a_warning_before_flowers_answer_changes_nothing(fake: Fake) -> None:
     fake.set(FAKE_WARNING="FutureWarning: something {old}")
     assert fake.run()[0] == 0
