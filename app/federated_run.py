@@ -84,6 +84,7 @@ class FederatedRun:
     resumed_after: list[int] = field(default_factory=list)  # rounds, once for each process but the first
     _strategy: FederatedStrategy | None = None
     _examples: ExamplePrivacy | None = None
+    _watching: Monitoring | None = None
     _open: threading.Lock = field(default_factory=threading.Lock)  # taken, for good, by whoever closes the run
 
     @classmethod
@@ -131,7 +132,7 @@ class FederatedRun:
         write_population(self.directory, census, self.task.data)
         checkpoints = Checkpoints(self.directory.checkpoints, config.checkpoints_kept)
         left = left_by(self.directory, checkpoints, parts, round_rules(config).budget, census)
-        watching = Monitoring.of(config, self.directory)
+        watching = self._watching = Monitoring.of(config, self.directory)
         sinks = [*self.output.make_sinks(self.directory, logger, config.num_rounds), *watching.sinks]
         journal = self.output.journal(checkpoints, config.checkpoint_every, sinks, left.round if left else None)
         observers = [self._stop_if_closed, *(sink.round for sink in sinks), self._count, *self.observers]
@@ -156,6 +157,7 @@ class FederatedRun:
                 watching.alerts.budget_spent(self.rounds + 1)
         finally:
             journal.close()
+            watching.alerts.ended(journal.saved())
             for sink in sinks:
                 sink.close()
         self._save_model(result.arrays)
@@ -236,6 +238,8 @@ class FederatedRun:
             with _logged("The report was not written"):
                 if self.output.page and self.directory.metrics.exists():
                     logger.info("Report: %s", write_report([self.directory.path]))
+            for tell in self._watching.ended if self._watching else ():
+                tell(state)
 
     def _outcome(self) -> str:
         central = self.last.central if self.last else None

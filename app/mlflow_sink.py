@@ -1,7 +1,8 @@
 """Rounds as an MLflow run: the config as parameters, every scalar of a round as a metric at its step.
 
 MLflow is an extra (``pip install fedkeras[mlflow]``), and a run never waits for its server or ends with it: rounds are
-sent from a thread of their own, and after the first one that could not be sent no more are.
+sent from a thread of their own, and after the first one that could not be sent no more are. How the run ends stands
+there as in ``status.json``; of a process that was killed, MLflow goes on to say that it is running.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from app.errors import UserError
+from app.run_directory import RunState
 from app.sinks import scalars
 from strategies.records import RoundRecord
 
@@ -32,9 +34,21 @@ LESS_PATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RE
 
 Item = TypeVar("Item")
 
+STATUS: Mapping[RunState, str] = {
+    "running": "RUNNING",
+    "completed": "FINISHED",
+    "failed": "FAILED",
+    "interrupted": "KILLED",
+    "pruned": "KILLED",
+}
+"""What MLflow calls the states of a run."""
+
 
 class MLflow:
-    """Sends rounds to a tracking server; a run of the same directory that is there already is continued."""
+    """Sends rounds to a tracking server; a run of the same directory that is there already is continued.
+
+    It outlasts the other sinks, as a run can fail after its last round: `ended` ends it.
+    """
 
     def __init__(self, uri: str, run: str, config: Mapping[str, Any], patience: float = PATIENCE) -> None:
         """Raises UserError where MLflow is not installed, or the URI holds a password."""
@@ -54,7 +68,7 @@ class MLflow:
         for name, value in LESS_PATIENT.items():
             os.environ.setdefault(name, value)
         self._uri, self._run, self._config, self._patience = uri, run, config, patience
-        self._waiting: queue.Queue[RoundRecord | None] = queue.Queue(MOST_WAITING)
+        self._waiting: queue.Queue[RoundRecord | RunState] = queue.Queue(MOST_WAITING)
         self._failed = False
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._thread.start()
@@ -71,9 +85,12 @@ class MLflow:
         """Nobody waits for others."""
 
     def close(self) -> None:
-        """Wait a little for what is not sent yet."""
+        """More than rounds may come."""
+
+    def ended(self, state: RunState) -> None:
+        """Say how the run has ended, and wait a little for what is not sent yet."""
         try:
-            self._waiting.put(None, timeout=self._patience)
+            self._waiting.put(state, timeout=self._patience)
         except queue.Full:
             return
         self._thread.join(self._patience)
@@ -82,10 +99,10 @@ class MLflow:
         try:
             client = self._mlflow.MlflowClient(tracking_uri=self._uri)
             run = self._begin(client)
-            while (record := self._waiting.get()) is not None:
-                for part in _parts(self._metrics(record), MOST_METRICS):
+            while isinstance(told := self._waiting.get(), RoundRecord):
+                for part in _parts(self._metrics(told), MOST_METRICS):
                     client.log_batch(run, metrics=part)
-            client.set_terminated(run)
+            client.set_terminated(run, STATUS[told])
         except Exception as error:  # whatever MLflow raises, the run goes on
             self._failed = True
             logger.warning("Nothing more is sent to MLflow: %s", error)
@@ -95,6 +112,7 @@ class MLflow:
         experiment = client.create_experiment(EXPERIMENT) if known is None else known.experiment_id
         found = client.search_runs([experiment], f"tags.`{RUN_TAG}` = '{self._run}'", max_results=1)
         if found:
+            client.update_run(found[0].info.run_id, STATUS["running"])
             return str(found[0].info.run_id)
         run = str(client.create_run(experiment, run_name=self._run, tags={RUN_TAG: self._run}).info.run_id)
         params = [self._entities.Param(key, str(value)) for key, value in self._config.items()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
@@ -13,17 +14,21 @@ from app.alerts.sink import AlertSink, Listener
 from app.alerts.webhook import Target, Webhook
 from app.config import RunConfig
 from app.mlflow_sink import MLflow
-from app.run_directory import RunDirectory
+from app.run_directory import RunDirectory, RunState
 from app.sinks import Sink
 from app.user_paths import user_path
 
 
 @dataclass(frozen=True)
 class Monitoring:
-    """The ``alerts`` of a run, and all its sinks that watch it, in the order in which they hear of a round."""
+    """The ``alerts`` of a run, and all its sinks that watch it, in the order in which they hear of a round.
+
+    ``ended`` are to be called once, with how the run has ended, after all that can fail.
+    """
 
     alerts: AlertSink
     sinks: tuple[Sink, ...]
+    ended: tuple[Callable[[RunState], None], ...] = ()
 
     @classmethod
     def of(cls, config: RunConfig, directory: RunDirectory) -> Monitoring:
@@ -31,6 +36,7 @@ class Monitoring:
         engine, name = engine_of(config), directory.path.name
         listeners: list[Listener] = []
         others: list[Sink] = []
+        ended: list[Callable[[RunState], None]] = []
         with ExitStack() as opened:
             if config.prometheus_port:
                 from app.prometheus import Metrics, Prometheus  # which few runs need
@@ -44,10 +50,12 @@ class Monitoring:
                 listeners.append(webhook.note)
             if config.mlflow_uri:
                 mlflow = MLflow(config.mlflow_uri, name, config.to_run_config())
-                others.append(opened.enter_context(closing(mlflow)))
+                opened.callback(mlflow.ended, "failed")
+                others.append(mlflow)
+                ended.append(mlflow.ended)
             alerts = AlertSink(engine, directory.metrics, directory.alerts, listeners)
             opened.pop_all()
-        return cls(alerts, (alerts, *others))
+        return cls(alerts, (alerts, *others), tuple(ended))
 
 
 def engine_of(config: RunConfig) -> Engine:

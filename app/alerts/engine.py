@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from app.alerts.health import Health, Line
@@ -52,12 +52,22 @@ class Engine:
     def round(self, line: Line) -> list[Event]:
         """Return what begins and ends with a round, given as its line of ``metrics.jsonl``."""
         self._health = self._health.after(line)
-        return [event for rule, bound in self._rules for event in self._apply(rule, bound)]
+        return self._judged()
+
+    def end(self, checkpoint: int | None) -> list[Event]:
+        """Return what begins and ends with the run, of which this round is the last that is kept."""
+        if self._health == Health():  # no round is over, so there is nothing to judge
+            return []
+        self._health = replace(self._health, checkpoint=checkpoint, ended=True)
+        return self._judged()
 
     def fire(self, alert: str, text: str) -> list[Event]:
         """Return what begins where something else than its rule has found it, after the latest round."""
         watched = any(rule.name == alert for rule, _ in self._rules)
         return list(self._turn(alert, Finding(Level.BAD, text))) if watched else []
+
+    def _judged(self) -> list[Event]:
+        return [event for rule, bound in self._rules for event in self._apply(rule, bound)]
 
     def _apply(self, rule: Rule, bound: float) -> Iterator[Event]:
         for finding in rule.judge(self._health, bound):

@@ -79,6 +79,7 @@ class Health:
     """The state of a run after ``round``, and what to compare it with.
 
     ``budget`` is the share of the budget of privacy that is spent. None stands for what the round does not tell.
+    ``checkpoint`` is the last round before ``round`` that is kept; once the run has ``ended``, ``round`` may be it.
     """
 
     round: int = 0
@@ -91,6 +92,7 @@ class Health:
     checkpoint: int | None = None
     silences: Mapping[tuple[str, str], Silence] = field(default_factory=dict)
     clock: float = 0.0
+    ended: bool = False
 
     def after(self, line: Line) -> Health:
         """Return the state after another round."""

@@ -96,7 +96,8 @@ def budget(health: Health, share: float) -> Iterator[Finding]:
 
 def not_used_up(health: Health, share: float) -> Iterator[Finding]:
     """A round was begun, so there was budget for it; that none is left shows in no round (`AlertSink.budget_spent`)."""
-    yield Finding(Level.GOOD, f"There was budget for round {health.round}.")
+    if not health.ended:
+        yield Finding(Level.GOOD, f"There was budget for round {health.round}.")
 
 
 def duration(health: Health, factor: float) -> Iterator[Finding]:
@@ -139,15 +140,21 @@ class MissedCheckpoints:
     every: int
 
     def __call__(self, health: Health, most: float) -> Iterator[Finding]:
-        """Compare the last checkpoint before the round with that which was due."""
-        if self.every == 0 or health.round == 0:
+        """Compare the last checkpoint with that which was due."""
+        if self.every == 0 or (health.round == 0 and not health.ended):
             return
-        due = (health.round - 1) // self.every
-        missed = due + 1 if health.checkpoint is None else max(0, due - health.checkpoint // self.every)
+        missed = self._missed(health)
         level = Level.BAD if missed >= most else Level.GOOD if missed == 0 else Level.BETWEEN
         last = "there is none" if health.checkpoint is None else f"the last one is that of round {health.checkpoint}"
         text = f"Checkpoints could not be written: {last}." if missed else "Checkpoints are written."
         yield Finding(level, text)
+
+    def _missed(self, health: Health) -> int:
+        """Count from round 0, which has one; so has the last round of a run, whichever that is."""
+        if health.ended and health.checkpoint == health.round:
+            return 0
+        due = -(-health.round // self.every) if health.ended else (health.round - 1) // self.every
+        return due + 1 if health.checkpoint is None else max(0, due - health.checkpoint // self.every)
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,10 @@ class AlertSink:
             self._engine.fire(USED_UP, f"The budget of privacy is used up: round {next_round} would exceed it.")
         )
 
+    def ended(self, checkpoint: int | None) -> None:
+        """Tell what shows only once the run is over: ``checkpoint`` is the last round whose state is kept."""
+        self._announce(self._engine.end(checkpoint))
+
     def flush(self) -> None:
         """Nothing waits."""
 

@@ -20,7 +20,7 @@ from app.alerts.certificates import days_left
 from app.alerts.health import Health
 from app.alerts.rules import USED_UP, Level, above, rules_of
 from app.config import RunConfig
-from tests.app.scripted_lines import COHORT, THRESHOLDS, Fault, engine, events, groups, lines, record, spending
+from tests.app.scripted_lines import COHORT, THRESHOLDS, Fault, engine, events, groups, lines, record, spending, told
 
 NAN, INF = float("nan"), float("inf")
 LOST_FOUR: Fault = {"accepted": COHORT[:6], "rejected": {"late": 3, "dropout": 1}}
@@ -167,6 +167,51 @@ def test_checkpoints_are_due_as_often_as_was_asked() -> None:
     assert events(failing, engine(every=10)) == [(41, "checkpoint", "", "firing"), (55, "checkpoint", "", "resolved")]
     assert [told[0] for told in events(failing, engine({"alert-checkpoint": 2}, every=10))] == [51, 55]
     assert events(lines(60, {n: {"checkpoint": None} for n in range(61)}), engine(every=0)) == []
+
+
+@pytest.mark.parametrize(
+    ("every", "rounds", "kept", "most", "fires"),
+    [
+        (1, 6, 6, 1, False),
+        (1, 6, 5, 1, True),
+        (1, 6, None, 1, True),
+        (10, 20, 10, 1, True),
+        (10, 25, 25, 1, False),
+        (10, 25, 20, 1, True),  # a run's last state is kept, whichever its round
+        (10, 25, 20, 2, False),
+        (10, 25, 10, 2, True),
+        (10, 5, 0, 1, True),
+        (0, 5, None, 1, False),
+        (1, 6, 5, 0, False),
+    ],
+)
+def test_the_checkpoint_of_the_last_round_is_due_at_the_end(
+    every: int, rounds: int, kept: int | None, most: int, fires: bool
+) -> None:
+    watching = engine({"alert-checkpoint": most}, every)
+    for number in range(rounds + 1):
+        due = None if number == 0 or every == 0 else (number - 1) // every * every
+        assert watching.round(record(number, checkpoint=due).to_json()) == []
+    found = [told(event) for event in watching.end(kept)]
+    assert found == ([(rounds, "checkpoint", "", "firing")] if fires else [])
+
+
+def test_a_checkpoint_at_the_end_makes_up_for_those_before() -> None:
+    watching = engine()
+    assert [event.state for line in lines(6, {6: {"checkpoint": 3}}) for event in watching.round(line)] == ["firing"]
+    assert [told(event) for event in watching.end(6)] == [(6, "checkpoint", "", "resolved")]
+
+
+def test_the_end_of_a_run_changes_no_other_alert() -> None:
+    watching = engine()
+    faults = {40: {**LOST_FOUR, **central(loss=NAN, accuracy=0.2), "diversity": groups(europe=5, asia=0)}}
+    assert len(events(lines(40, faults), watching)) == 3
+    (used_up,) = watching.fire(USED_UP, "no round is left")
+    assert watching.end(40) == [] and used_up in watching.active
+
+
+def test_a_run_that_ends_before_its_first_round_raises_none() -> None:
+    assert engine().end(None) == []
 
 
 def test_a_small_group_is_absent_when_all_of_it_is_asked_in_vain() -> None:

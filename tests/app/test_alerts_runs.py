@@ -25,6 +25,8 @@ from app.config import RunConfig
 from app.federated_run import FederatedRun
 from app.output import Output
 from app.plain_json import number
+from app.report.health import notes
+from app.report.reading import read_run
 from app.run_directory import RunDirectory
 from simulation.conditions import Conditions
 from simulation.draws import Floats, Keys
@@ -37,6 +39,7 @@ from strategies import wire
 from strategies.federated import Observer
 from strategies.records import RoundRecord
 from strategies.seeding import child_seed
+from tests.app.inline_runs import latest
 from tests.app.test_alerts import write_certificate
 
 BAD_ROUNDS = (11, 12)
@@ -233,16 +236,28 @@ def soft_limit_kept() -> Iterator[Callable[[int], None]]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_disk_on_which_no_checkpoint_finds_room(tmp_path: Path) -> None:
-    """Checkpoints of this model have half a megabyte, all other files of the run far less."""
+def on_a_disk_that_is_full(runs_dir: Path, rounds: Collection[int]) -> RunDirectory:
+    """The run of a model whose checkpoints have half a megabyte, and for which there is no room after these rounds."""
     with soft_limit_kept() as set_limit:
 
         def fill(record: RoundRecord) -> None:
-            set_limit(100_000 if record.round in (10, 11) else -1)
+            set_limit(100_000 if record.round in rounds else -1)
 
         before_the_next = Output(files_only, page=False)
-        run = watched(tmp_path, {"model": "mlp"}, observers=[fill], output=before_the_next)
-    assert told_of(run.directory) == in_bad_rounds("checkpoint")
+        return watched(runs_dir, {"model": "mlp"}, observers=[fill], output=before_the_next).directory
+
+
+def test_a_disk_on_which_no_checkpoint_finds_room(tmp_path: Path) -> None:
+    assert told_of(on_a_disk_that_is_full(tmp_path, (10, 11))) == in_bad_rounds("checkpoint")
+
+
+def test_a_disk_on_which_the_last_checkpoint_finds_no_room(tmp_path: Path) -> None:
+    """Nor does the model. No round is left that could tell of it: the run's end does, in the file and on the page."""
+    with pytest.raises(OSError, match="File too large"):
+        on_a_disk_that_is_full(tmp_path, (16,))
+    directory = latest(tmp_path).directory
+    assert told_of(directory) == [(16, "checkpoint", "", "firing")]
+    assert notes(read_run(directory.path)) == ["Alerts that were firing at the end: checkpoint."]
 
 
 def test_a_certificate_that_expires_until_it_is_renewed(tmp_path: Path) -> None:

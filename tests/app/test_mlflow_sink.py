@@ -11,16 +11,23 @@ import threading
 import time
 import types
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.config import RunConfig
-from app.errors import UserError
-from app.mlflow_sink import EXPERIMENT, MLflow
+from app.errors import RunPruned, UserError
+from app.mlflow_sink import EXPERIMENT, STATUS, MLflow
+from app.run_directory import RunDirectory, RunState
 from app.sinks import scalars
+from strategies.records import RoundRecord
+from tests.app.inline_runs import SMALL, latest, start
 from tests.app.scripted_lines import record
+
+STATUSES = ("RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED")  # `mlflow.entities.RunStatus`
 
 
 @dataclass
@@ -68,7 +75,7 @@ class Client:
 
     def create_run(self, experiment_id: str, run_name: str, tags: dict[str, str]) -> Any:
         key = f"run-{len(self.server.runs)}"
-        self.server.runs[key] = {"name": run_name, "tags": tags, "params": {}, "metrics": {}, "ended": 0}
+        self.server.runs[key] = {"name": run_name, "tags": tags, "params": {}, "metrics": {}, "statuses": []}
         return types.SimpleNamespace(info=types.SimpleNamespace(run_id=key))
 
     def log_batch(self, run_id: str, metrics: Any = (), params: Any = ()) -> None:
@@ -83,8 +90,13 @@ class Client:
                 raise RuntimeError("the server is gone")
             self.server.runs[run_id]["metrics"].setdefault(metric.key, []).append((metric.step, metric.value))
 
-    def set_terminated(self, run_id: str) -> None:
-        self.server.runs[run_id]["ended"] += 1
+    def update_run(self, run_id: str, status: str | None = None, name: str | None = None) -> None:
+        assert status in STATUSES
+        self.server.runs[run_id]["statuses"].append(status)
+
+    def set_terminated(self, run_id: str, status: str | None = None, end_time: int | None = None) -> None:
+        assert status in STATUSES
+        self.server.runs[run_id]["statuses"].append(status)
 
 
 @pytest.fixture
@@ -102,12 +114,13 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Tracking]:
         tracking.hangs.set()
 
 
-def sent(numbers: range, config: dict[str, Any] | None = None) -> None:
+def sent(numbers: range, config: dict[str, Any] | None = None, state: RunState = "completed") -> None:
     sink = MLflow("http://mlflow:5000", "20261121-run", config or {})
     for number in numbers:
         sink.round(record(number))
     sink.flush()
     sink.close()
+    sink.ended(state)
 
 
 def test_every_scalar_of_every_round_and_every_key(server: Tracking) -> None:
@@ -119,14 +132,60 @@ def test_every_scalar_of_every_round_and_every_key(server: Tracking) -> None:
     for number in range(3):
         for name, value in scalars(record(number)).items():
             assert (number, value) in run["metrics"][name]
-    assert run["ended"] == 1
+    assert run["statuses"] == ["FINISHED"]
+
+
+@pytest.mark.parametrize(
+    ("state", "status"),
+    [("completed", "FINISHED"), ("failed", "FAILED"), ("interrupted", "KILLED"), ("pruned", "KILLED")],
+)
+def test_it_ends_there_as_it_ended(server: Tracking, state: RunState, status: str) -> None:
+    sent(range(3), state=state)
+    ((run),) = server.runs.values()
+    assert run["statuses"] == [status]
 
 
 def test_a_run_that_goes_on_is_the_same_run_there(server: Tracking) -> None:
-    sent(range(3))
+    sent(range(3), state="interrupted")
     sent(range(3, 5))
     ((run),) = server.runs.values()
     assert [step for step, _ in run["metrics"]["central/loss"]] == [0, 1, 2, 3, 4]
+    assert run["statuses"] == ["KILLED", "RUNNING", "FINISHED"]
+
+
+class UnluckyError(Exception):
+    """What nobody has foreseen."""
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(None, "FINISHED"), (UnluckyError(), "FAILED"), (RunPruned("too bad"), "KILLED"), (KeyboardInterrupt(), "KILLED")],
+)
+def test_a_run_of_the_app_ends_there_as_in_its_status(
+    server: Tracking, tmp_path: Path, error: BaseException | None, status: str
+) -> None:
+    def after(record: RoundRecord) -> None:
+        if error is not None and record.round == 2:
+            raise error
+
+    with nullcontext() if error is None else pytest.raises(type(error)):
+        start(tmp_path, {**SMALL, "mlflow-uri": "http://mlflow:5000"}, observers=[after])
+    ((run),) = server.runs.values()
+    assert run["statuses"] == [status] == [STATUS[latest(tmp_path).json("status.json")["state"]]]
+    assert [step for step, _ in run["metrics"]["central/loss"]] == [0, 1, 2]
+
+
+def test_what_fails_after_the_last_round_has_failed_there_too(
+    server: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: RunDirectory, model: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(RunDirectory, "save_model", full)
+    with pytest.raises(OSError, match="No space left"):
+        start(tmp_path, {**SMALL, "mlflow-uri": "http://mlflow:5000"})
+    ((run),) = server.runs.values()
+    assert run["statuses"] == ["FAILED"]
 
 
 def test_a_server_that_is_gone_ends_no_run(server: Tracking, caplog: pytest.LogCaptureFixture) -> None:
@@ -143,7 +202,7 @@ def test_a_server_that_hangs_delays_a_run_no_longer_than_its_patience(server: Tr
     for number in range(5):
         sink.round(record(number))
     began = time.monotonic()
-    sink.close()
+    sink.ended("completed")
     assert time.monotonic() - began < 5  # it would wait for ever
 
 
