@@ -204,7 +204,7 @@ def _one_thread() -> None:
 
     It must come before anything computes, and some data are read by TensorFlow: so it comes before the data.
     """
-    from tasks.training import use_one_thread
+    from app.local_task import use_one_thread
 
     use_one_thread()
 

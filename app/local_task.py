@@ -8,7 +8,13 @@ from app.compose import local_training
 from app.config import RunConfig
 from strategies import wire
 from tasks.datasets import DataSpec
-from tasks.task import Task, TaskSpec, load_task
+from tasks.lean_keras import lean_keras
+
+with lean_keras():
+    from tasks.task import Task, TaskSpec, load_task
+    from tasks.training import use_one_thread
+
+__all__ = ["initial_arrays", "local_task", "use_one_thread"]
 
 
 def local_task(config: RunConfig, data: DataSpec) -> Task:

@@ -178,6 +178,6 @@ def _import_meanwhile(module: str) -> None:
 
 def _use_one_thread() -> None:
     """Compute as the workers do: with more threads, convolutions have other bits."""
-    from tasks.training import use_one_thread
+    from app.local_task import use_one_thread
 
     use_one_thread()

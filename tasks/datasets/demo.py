@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from tasks.cache import cache_folder, whole_file
+from tasks.datasets.handwritten import handwritten_digits
 from tasks.datasets.tfrecord import SiloData, open_silos, write_silos
 from tasks.errors import TaskError
 
@@ -72,20 +73,12 @@ def _write(folder: Path) -> None:
 
 def _dealt() -> tuple[dict[str, Part], Part]:
     """Deal the digits to the silos, after holding out a test set."""
-    x, y = _digits()
+    x, y = handwritten_digits()
     generator = np.random.default_rng(_SEED)
     order = generator.permutation(len(y))
     test, train = np.split(order, [round(_TEST_SHARE * len(y))])
     owner = _owners(y[train], generator)
     return {name: (x[train[owner == k]], y[train[owner == k]]) for k, name in enumerate(SILOS)}, (x[test], y[test])
-
-
-def _digits() -> tuple[np.ndarray, np.ndarray]:
-    """Return scikit-learn's digits: x uint8 [1797, 8, 8, 1] from 0 to 16, y [1797]."""
-    from sklearn.datasets import load_digits
-
-    x, y = load_digits(return_X_y=True)
-    return x.reshape(-1, 8, 8, 1).astype(np.uint8), y
 
 
 def _owners(labels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
