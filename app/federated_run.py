@@ -30,7 +30,7 @@ from app.monitoring import Monitoring
 from app.only_one import only_one
 from app.output import DEPLOYED, Output
 from app.report.build import write_report
-from app.resume import directory_to_resume, is_finished, left_by
+from app.resume import directory_to_resume, is_finished, left_by, note_versions
 from app.run_directory import RunDirectory, RunState
 from app.units import percent
 from app.user_paths import user_path
@@ -125,7 +125,7 @@ class FederatedRun:
         parts = composition(config)
         self.directory.write_config({**config.to_run_config(), "resume": ""})
         fingerprint = code_fingerprint(user_modules(config.to_run_config()))
-        self.directory.write_versions(fingerprint, code_location())
+        note_versions(self.directory, fingerprint, code_location())
         census = Census(grid, config.round_timeout, fingerprint, code_location(), OTHER_CODE)
         census.start(config.min_nodes, config.node_timeout, meanwhile=lambda: self.task)
         check_nodes(census, self.task.data, config.dataset)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -13,14 +14,18 @@ from app.checkpoints import Begun, Checkpoints
 from app.compose import composition, learning_rate
 from app.config import RunConfig, section_of
 from app.errors import UserError
-from app.run_directory import RunDirectory
+from app.run_directory import CHANGED, RunDirectory
 from app.user_paths import user_path
+from app.versions import installed_versions
 from strategies.census import Census
 from strategies.composition import Composition
 from strategies.privacy.budget import Budget
 from strategies.privacy.repeating import paid_again
 from strategies.snapshot import Snapshot
 
+logger = logging.getLogger(__name__)
+
+SHOWN = 60  # letters of a version; no two fingerprints agree in as many
 COLLUDING = ("alie", "ipm", "collusion")
 
 WAITING = "it says how long to wait, and not for what"
@@ -124,6 +129,28 @@ def is_finished(directory: RunDirectory, config: RunConfig) -> bool:
     status, before = directory.read_status(), saved_config(directory)
     as_before = (config.num_rounds, config.budget_epsilon) == (before.num_rounds, before.budget_epsilon)
     return status.get("state") == "completed" and (as_before or config.num_rounds <= status["rounds"])
+
+
+def note_versions(directory: RunDirectory, fingerprint: str, location: str) -> None:
+    """Write down which versions are at work, and warn where they are not those that the run was left with.
+
+    That is no reason to refuse: an error that has been mended is why many a run goes on, and what was paid for privacy
+    is kept as numbers, of which another version reads all or says that it cannot.
+    """
+    before = directory.read_versions()
+    now = {**installed_versions(), "fingerprint": fingerprint}
+    changed = ", ".join(
+        f"{name} {str(now[name])[:SHOWN]} instead of {str(before[name])[:SHOWN]}"
+        for name in now
+        if before.get(name, now[name]) != now[name]
+    )
+    if changed:
+        logger.warning(
+            "The run goes on with other code than it was left with (%s): it need not be to the bit what it would have "
+            "been, and what the code measures or accounts otherwise is so from here on only.",
+            changed,
+        )
+    directory.write_versions(fingerprint, location, "; ".join(filter(None, (before.get(CHANGED, ""), changed))))
 
 
 def left_by(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 Scalar = bool | int | float | str
 RunState = Literal["running", "completed", "pruned", "failed", "interrupted"]
 
+CHANGED = "changed-on-resume"
 MAX_NAME = 80
 _SAME_SECOND = 10_000
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -146,10 +147,17 @@ class RunDirectory:
         """Write the run config, keys as in ``-c``."""
         atomic.write_text(self.config, to_toml(config))
 
-    def write_versions(self, fingerprint: str, location: str) -> None:
-        """Write what is installed, with the fingerprint of the running code and the folder it was loaded from."""
+    def write_versions(self, fingerprint: str, location: str, changed: str = "") -> None:
+        """Write what is installed, with the fingerprint of the running code and the folder it was loaded from.
+
+        ``changed`` says in which of it the processes differ that have worked on the run, "" where they do not.
+        """
         versions = {**installed_versions(), "fingerprint": fingerprint, "location": location}
-        self._write_json(self.versions, versions)
+        self._write_json(self.versions, {**versions, CHANGED: changed} if changed else versions)
+
+    def read_versions(self) -> Mapping[str, Any]:
+        """Return what `write_versions` wrote last; nothing where it never did. Raises ValueError for anything else."""
+        return _read_json(self.versions)
 
     def write_population(
         self, clients: Sequence[ClientInfo], label_counts: Mapping[str, Sequence[int]] | None = None
@@ -185,10 +193,7 @@ class RunDirectory:
 
     def read_status(self) -> Mapping[str, Any]:
         """Return what `write_status` wrote last; nothing where it never did. Raises ValueError for anything else."""
-        if not self.status.exists():
-            return {}
-        status: Mapping[str, Any] = json.loads(self.status.read_text(encoding="utf-8"))
-        return status
+        return _read_json(self.status)
 
     def is_closed(self) -> bool:
         """Tell whether the run has ended and written its report, which a run without any record does not get."""
@@ -202,6 +207,15 @@ class RunDirectory:
 
     def _write_json(self, path: Path, value: Mapping[str, Any]) -> None:
         atomic.write_text(path, plain_json.dumps(value, indent=2) + "\n")
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    if not path.exists():
+        return {}
+    value = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds no JSON object")
+    return value
 
 
 def file_name(name: str) -> str:

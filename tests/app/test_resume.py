@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from app import versions
 from app.checkpoints import Checkpoints, EveryFew
 from app.client import app as client_app
 from app.config import RunConfig
@@ -20,8 +22,8 @@ from app.only_one import only_one
 from app.output import Output
 from app.overrides import merged_config, with_absolute_paths
 from app.report.reading import read_run
-from app.resume import MAY_CHANGE, forget_rounds_after, refuse_changes
-from app.run_directory import to_toml
+from app.resume import MAY_CHANGE, forget_rounds_after, note_versions, refuse_changes
+from app.run_directory import RunDirectory, to_toml
 from app.sinks import Background, file_sinks
 from simulation.inline import InlineGrid
 from strategies.census import Census
@@ -295,6 +297,30 @@ def test_a_model_that_has_changed_is_refused(tmp_path: Path) -> None:
     (other.directory.checkpoints / "0000004.checkpoint").rename(left.directory.checkpoints / "0000001.checkpoint")
     with pytest.raises(UserError, match="The model 'logistic' has changed since the run began: start a new run"):
         resumed(left, SHORT)
+
+
+def test_other_code_is_a_warning_that_stays_with_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    left = killed(tmp_path, SHORT, in_aggregation, in_round=2)
+    first = left.json("versions.json")
+    resumed(left, {**SHORT, "num-rounds": 3})
+    assert "other code" not in caplog.text and left.json("versions.json") == first
+    monkeypatch.setattr(versions, "_version", lambda package: "9.9" if package == "numpy" else first[package])
+    resumed(left, SHORT, output=Output())
+    changed = f"numpy 9.9 instead of {first['numpy']}"
+    assert f"The run goes on with other code than it was left with ({changed}): it need not be" in caplog.text
+    assert left.json("versions.json") == {**first, "numpy": "9.9", "changed-on-resume": changed}
+    assert changed in left.directory.report.read_text()
+
+
+def test_each_change_of_the_code_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    directory = RunDirectory.create(tmp_path, "x", datetime(2026, 1, 1))
+    for fingerprint in ("a" * 64, "b" * 64, "b" * 64, "c" * 64):
+        note_versions(directory, fingerprint, "/code")
+    told = [f"fingerprint {now * 60} instead of {before * 60}" for now, before in ("ba", "cb")]
+    assert directory.read_versions()["changed-on-resume"] == "; ".join(told)
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
 
 
 # What privacy has cost.
