@@ -20,6 +20,7 @@ from flwr.app.user_config import UserConfig
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 
+from app.simulated_process import simulated_here
 from simulation import lines
 from simulation.blocks import Inbox, Outbox, Parcel, SentProbe
 from simulation.heap import keep_freed_memory
@@ -126,7 +127,8 @@ class ClientWorker:
             return None, (ErrorCode.LOAD_CLIENT_APP_EXCEPTION, f"{type(error).__name__}: {error}")
         content = RecordDict({**request.content, **self._arrays(request.arrays)})
         message = Message(content, self._context.node_id, request.kind, group_id=request.group)
-        reply = answer(app, message, self._context)
+        with simulated_here():  # which Ray would have to be asked for every client otherwise
+            reply = answer(app, message, self._context)
         if reply.has_error():
             return None, (reply.error.code, reply.error.reason or "")
         return reply.content, (0, "")

@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from flwr.app.message.message import remove_content_from_message
 from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE as CHUNK
+from flwr.common.serde_utils import error_to_proto, metadata_to_proto
+from flwr.proto.message_pb2 import Message as MessageProto
 
 from strategies.lazy_array import LazyArray
 
@@ -43,7 +44,7 @@ class ByteCounter:
 
     def add(self, message: Message) -> None:
         """Add the size of one message to ``total``."""
-        self.total += len(remove_content_from_message(message).deflate())  # an empty content's name is as long as any
+        self.total += _envelope(message)
         if message.has_content():
             self.total += sum(self._contents(message.content).values())
 
@@ -128,6 +129,14 @@ class _Tree:
         number = self.numbers.setdefault(key, len(self.numbers))
         self.sizes[number] = size
         return number
+
+
+def _envelope(message: Message) -> int:
+    """Return the size of a message as an object: its metadata without its own name, or an error, or its content's name."""
+    metadata = metadata_to_proto(message.metadata)
+    metadata.message_id = ""
+    proto = MessageProto(metadata=metadata, error=error_to_proto(message.error) if message.has_error() else None)
+    return _written("Message", (0,) if message.has_content() else (), proto.ByteSize())
 
 
 def _written(kind: str, children: Iterable[int], body: int) -> int:

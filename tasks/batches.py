@@ -60,13 +60,21 @@ def batch_order(num_examples: int, batch_size: int, steps: int, seed: int) -> tu
 
     Every epoch is a fresh permutation and ends with its partial batch; the last epoch may be cut off after ``steps``.
     """
-    per_epoch = math.ceil(num_examples / batch_size)
-    epochs = math.ceil(steps / per_epoch)
+    epochs, bounds = _bounds(num_examples, batch_size, steps)
     generator = np.random.default_rng(seed)
     order = np.concatenate([generator.permutation(num_examples) for _ in range(epochs)])
+    return order[: bounds[-1]].astype(np.int32), bounds
+
+
+@functools.lru_cache(maxsize=1024)
+def _bounds(num_examples: int, batch_size: int, steps: int) -> tuple[int, np.ndarray]:
+    """Return how many epochs are begun, and where the batches end, read-only."""
+    per_epoch = math.ceil(num_examples / batch_size)
+    epochs = math.ceil(steps / per_epoch)
     starts = np.arange(epochs)[:, np.newaxis] * num_examples + np.arange(per_epoch) * batch_size
-    bounds = np.append(starts.ravel(), len(order))[: steps + 1]
-    return order[: bounds[-1]].astype(np.int32), bounds.astype(np.int32)
+    bounds = np.append(starts.ravel(), epochs * num_examples)[: steps + 1].astype(np.int32)
+    bounds.flags.writeable = False
+    return epochs, bounds
 
 
 class ExampleBatches:

@@ -59,7 +59,7 @@ def compression_mod(states: StatesOf = no_states) -> Mod:
 
 
 def _asked_codec(config: ConfigRecord) -> Codec:
-    return asked_codec({key: value for key in KEYS if isinstance(value := config.get(key), str | int | float)})
+    return asked_codec({k: value for k, value in config.items() if k in KEYS and isinstance(value, str | int | float)})
 
 
 @dataclass(frozen=True)
