@@ -132,7 +132,7 @@ class _Tree:
 
 
 def _envelope(message: Message) -> int:
-    """Return the size of a message as an object: its metadata without its own name, or an error, or its content's name."""
+    """Return the size of a message as an object: its metadata without its own name, and the name of its content."""
     metadata = metadata_to_proto(message.metadata)
     metadata.message_id = ""
     proto = MessageProto(metadata=metadata, error=error_to_proto(message.error) if message.has_error() else None)
