@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -127,8 +127,9 @@ class EveryFew:
     """A journal that writes a checkpoint after every so many rounds (0 = never), and of the last one when it is closed.
 
     ``settle`` waits until all that was told of the round elsewhere is on the disk; ``saved`` is the round that the run
-    went on from. A round that is over is on the disk when `finished` returns: should the process then be killed, only
-    what was in progress is done again.
+    went on from; ``watched`` returns what somebody remembers who watches the run, to be kept with it. A round that is
+    over is on the disk when `finished` returns: should the process then be killed, only what was in progress is done
+    again.
     """
 
     def __init__(
@@ -137,8 +138,10 @@ class EveryFew:
         every: int,
         settle: Callable[[], None] = lambda: None,
         saved: int | None = None,
+        watched: Callable[[], State] = dict,
     ) -> None:
         self._checkpoints = checkpoints
+        self._watched = watched
         self._every = every
         self._settle = settle
         self._last: Snapshot | None = None
@@ -168,9 +171,9 @@ class EveryFew:
 
     def finished(self, state: Snapshot) -> None:
         """Write a checkpoint where one is due."""
-        self._last = state
+        self._last = replace(state, watched=self._watched())
         if due(state.round, self._every, -1):
-            self._keep(state)
+            self._keep(self._last)
 
     def close(self) -> None:
         """Write the last state, where that is not done yet."""

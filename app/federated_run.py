@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from flwr.app import ArrayRecord, ConfigRecordValues
 from flwr.serverapp import Grid
@@ -64,13 +64,24 @@ def _logged(what: str) -> Iterator[None]:
         logger.exception("%s", what)
 
 
+class Watcher(Protocol):
+    """Who watches a run, and must have seen all of it: what it remembers is kept with the run."""
+
+    def state(self) -> State:
+        """Return it as it is after the last round that was observed."""
+
+    def go_on(self, state: State, weights: ArrayRecord) -> None:
+        """Remember what `state` has returned after the round that has left these weights."""
+
+
 @dataclass
 class FederatedRun:
     """A run in progress. ``rounds`` counts the finished ones; ``last`` is the record of the latest central evaluation.
 
     ``observers`` are told of each round after the run's own sinks, and may raise to end the run. The accuracy on what
-    ``probes`` make of the task's data is reported under their names, beside that on the central test set. ``at_end``
-    is called once the model is saved, before the report is written.
+    ``probes`` make of the task's data is reported under their names, beside that on the central test set. What the
+    ``watcher`` remembers goes into the checkpoints. ``at_end`` is called once the model is saved, before the report is
+    written.
     """
 
     config: RunConfig
@@ -78,6 +89,7 @@ class FederatedRun:
     observers: Sequence[Observer] = ()
     output: Output = DEPLOYED
     probes: Mapping[str, Probe] = field(default_factory=dict)
+    watcher: Watcher | None = None
     at_end: Sequence[Callable[[], None]] = ()
     rounds: int = 0
     last: RoundRecord | None = None
@@ -134,7 +146,9 @@ class FederatedRun:
         left = left_by(self.directory, checkpoints, parts, round_rules(config).budget, census)
         watching = self._watching = Monitoring.of(config, self.directory)
         sinks = [*self.output.make_sinks(self.directory, logger, config.num_rounds), *watching.sinks]
-        journal = self.output.journal(checkpoints, config.checkpoint_every, sinks, left.round if left else None)
+        watched = self.watcher.state if self.watcher else dict
+        saved = left.round if left else None
+        journal = self.output.journal(checkpoints, config.checkpoint_every, sinks, saved, watched)
         observers = [self._stop_if_closed, *(sink.round for sink in sinks), self._count, *self.observers]
         self._examples = ExamplePrivacy.of(config, census, lambda: self.ledger)
         self._strategy = strategy_class(parts)(
@@ -176,6 +190,8 @@ class FederatedRun:
             raise UserError(f"The model '{self.config.model}' has changed since the run began: start a new run.")
         assert self._strategy is not None
         self._strategy.resume(left)
+        if self.watcher is not None:
+            self.watcher.go_on(left.watched, left.arrays)
         self.rounds = left.round
         self.resumed_after.append(left.round)
         self.directory.write_status("running", "", self.rounds, self.resumed_after)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from app.checkpoints import Checkpoints, EveryFew, Overlapped, RunJournal
 from app.run_directory import RunDirectory
 from app.sinks import Sink, run_sinks
+from strategies.updates import State
 
 
 class MakeSinks(Protocol):
@@ -30,14 +31,24 @@ class Output:
     page: bool = True
     checkpoints: Literal["before the next round", "meanwhile"] = "before the next round"
 
-    def journal(self, checkpoints: Checkpoints, every: int, sinks: Sequence[Sink], saved: int | None) -> RunJournal:
-        """Return what keeps every so many rounds, each once the sinks have it; ``saved`` is that of the last one."""
+    def journal(
+        self,
+        checkpoints: Checkpoints,
+        every: int,
+        sinks: Sequence[Sink],
+        saved: int | None,
+        watched: Callable[[], State] = dict,
+    ) -> RunJournal:
+        """Return what keeps every so many rounds, each once the sinks have it; ``saved`` is that of the last one.
+
+        ``watched`` returns what somebody remembers who watches the run, to be kept with it.
+        """
 
         def settle() -> None:
             for sink in sinks:
                 sink.flush()
 
-        journal = EveryFew(checkpoints, every, settle, saved)
+        journal = EveryFew(checkpoints, every, settle, saved, watched)
         return Overlapped(journal) if self.checkpoints == "meanwhile" else journal
 
 

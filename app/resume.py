@@ -110,8 +110,6 @@ def _may_change(key: str) -> bool:
 
 def _unkept(config: RunConfig) -> Iterator[str]:
     """Yield a sentence for what no checkpoint holds, so that the run would not be the same."""
-    if config.canaries:
-        yield "A run with 'canaries' cannot be resumed, as they must have watched all of it: start a new one."
     if config.strategy == "fedbuff" and config.attack in COLLUDING:
         yield (
             f"A run of 'fedbuff' under the attack '{config.attack}' cannot be resumed, as attackers who begin together "

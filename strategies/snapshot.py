@@ -18,7 +18,7 @@ from strategies.errors import StrategyError
 from strategies.states import StrategyStates
 from strategies.updates import State
 
-WEIGHTS, BANS, PACE = "weights", "bans", "pace/"
+WEIGHTS, BANS, WATCHED, PACE = "weights", "bans", "watched", "pace/"
 PARTS = tuple(part.name for part in fields(StrategyStates))
 FACTS = ("round", "skipped", "clock", "committed", "pace")
 
@@ -36,7 +36,8 @@ class Snapshot:
     """What is known once round ``round`` is over; nothing of it is changed in place.
 
     ``committed`` is the round in which each client's update counted last, where clients keep state; ``skipped`` how
-    many rounds in a row were skipped; ``clock`` what a simulated world showed, None where time is real.
+    many rounds in a row were skipped; ``clock`` what a simulated world showed, None where time is real. ``watched`` is
+    what somebody remembers who has watched the run, of which the strategy knows nothing.
     """
 
     round: int
@@ -47,6 +48,7 @@ class Snapshot:
     skipped: int = 0
     clock: float | None = None
     pace: PaceMemory = field(default_factory=PaceMemory)
+    watched: State = field(default_factory=dict)
 
     def facts(self) -> dict[str, Any]:
         """Return what is no array, as JSON can hold it."""
@@ -63,19 +65,19 @@ class Snapshot:
         weights = {name: wire.decode(array) for name, array in self.arrays.items()}
         parts = {name: getattr(self.states, name) for name in PARTS}
         pace = {PACE + name: arrays for name, arrays in self.pace.groups.items()}
-        return {WEIGHTS: weights, **parts, BANS: self.bans, **pace}
+        return {WEIGHTS: weights, **parts, BANS: self.bans, WATCHED: self.watched, **pace}
 
     @classmethod
     def of(cls, facts: Mapping[str, Any], groups: Mapping[str, State]) -> Snapshot:
         """Return the state that `facts` and `groups` have told of. Raises StrategyError where it is not all there."""
         pace = {name.removeprefix(PACE): arrays for name, arrays in groups.items() if name.startswith(PACE)}
-        strange = {WEIGHTS, BANS, *PARTS, *map(PACE.__add__, pace)} ^ set(groups) | set(FACTS) ^ set(facts)
+        strange = {WEIGHTS, BANS, WATCHED, *PARTS, *map(PACE.__add__, pace)} ^ set(groups) | set(FACTS) ^ set(facts)
         if strange:
             raise StrategyError(f"it is of another version of this program, as {', '.join(sorted(strange))} shows")
         states = StrategyStates(**{name: groups[name] for name in PARTS})
         memory = PaceMemory(facts["pace"], pace)
         given = {**facts, "pace": memory, "arrays": wire.array_record(dict(groups[WEIGHTS]))}
-        return cls(states=states, bans=groups[BANS], **given)
+        return cls(states=states, bans=groups[BANS], watched=groups[WATCHED], **given)
 
 
 class Journal(Protocol):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+from flwr.app import ArrayRecord
+
 from app.federated_run import FederatedRun
 from simulation.audit.canary_client import canaries_of
 from simulation.audit.outcome import Outcome
@@ -12,7 +14,7 @@ from strategies.privacy.audit import CONFIDENCE
 from strategies.privacy.canaries import Watch
 from strategies.privacy.ledger import RELEASES, Ledger
 from strategies.records import RoundRecord
-from strategies.updates import FloatVector
+from strategies.updates import FloatVector, State
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +25,7 @@ def audit(run: FederatedRun) -> None:
     """Audit a run, which has not begun yet and of which canaries are a part: it leaves ``audit.json``."""
     auditor = _Auditor(run)
     run.observers = (*run.observers, auditor.see)
+    run.watcher = auditor
     run.at_end = (*run.at_end, auditor.tell)
 
 
@@ -39,6 +42,14 @@ class _Auditor:
             self._watch = Watch(canaries_of(self._run.config), self._weights())
         else:
             self._watch.see(self._weights())
+
+    def state(self) -> State:
+        """Return what it remembers, for a run that goes on."""
+        return self._watch.state() if self._watch else {}
+
+    def go_on(self, state: State, weights: ArrayRecord) -> None:
+        """Go on watching a run that had come to these weights."""
+        self._watch = Watch.of(canaries_of(self._run.config), state, wire.read_weights(weights).flat)
 
     def tell(self) -> None:
         """Write down what has been found, and say it; StrategyError where the model has not moved."""

@@ -25,10 +25,12 @@ from strategies.errors import StrategyError
 from strategies.privacy.audit import CONFIDENCE, Cosines, Finding, Gaussian, gaussian_epsilon, lower_bound
 from strategies.privacy.clipping import NORM, PREFIX
 from strategies.seeding import generator
-from strategies.updates import FloatVector
+from strategies.updates import FloatVector, State
 
 PURPOSE = "canary"
 TOO_LONG = 10.0  # clipping norms
+START, LOOKS, BEST = "start", "looks", "best"
+"""Arrays that a `Watch` remembers: float32 [size], int64 [], and float64 [canaries, present ones first]."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,18 @@ class Watch:
         self.looks = 0  # rounds in which the model has moved
         self._start = self._last = np.array(start)
         self._best = dict.fromkeys((*canaries.ids, *canaries.absent), -1.0)
+
+    @classmethod
+    def of(cls, canaries: Canaries, state: State, last: FloatVector) -> Watch:
+        """Return who has seen as much as the one whose `state` this is, and the model ``last``."""
+        watch = cls(canaries, state[START].astype(np.float32, copy=False))
+        watch.looks, watch._last = int(state[LOOKS]), np.array(last)
+        watch._best = dict(zip(watch._best, state[BEST].tolist(), strict=True))
+        return watch
+
+    def state(self) -> State:
+        """Return all that it remembers but for the last model, which whoever keeps this has anyway."""
+        return {START: self._start, LOOKS: np.array(self.looks), BEST: np.array(list(self._best.values()))}
 
     @property
     def size(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from app import plain_json
+from app.checkpoints import EveryFew
 from app.config import RunConfig
 from app.errors import ConfigError, UserError
 from app.federated_run import FederatedRun
@@ -30,7 +31,8 @@ from simulation.inline import InlineGrid
 from simulation.simulate import LINES, ONE_OF_MANY, Simulation
 from strategies.privacy.accounting import Epsilons
 from strategies.privacy.audit import Finding
-from tests.app.inline_runs import SMALL, Left
+from tests.app.inline_runs import SMALL, Left, latest
+from tests.app.test_resume import Killed, before_the_checkpoint, in_aggregation
 from tests.simulation.engines import warm_runs
 
 AUDITED: dict[str, Any] = {
@@ -67,6 +69,25 @@ def test_canaries_are_clients_like_others_and_what_they_prove_is_written_down(tm
     assert outcome.promised is not None and outcome.promised.tightest == pytest.approx(accounted)
     assert 0 <= outcome.bound <= accounted and not outcome.broken
     assert f"Audit: {outcome.sentence()}" in html.unescape(left.directory.report.read_text())
+
+
+@pytest.mark.parametrize("hook", [in_aggregation, before_the_checkpoint])
+def test_a_killed_run_that_goes_on_proves_what_it_would_have(hook: Callable[..., None], tmp_path: Path) -> None:
+    """Also as a run that is made longer once it has ended."""
+    (tmp_path / "whole").mkdir()
+    whole = audit(tmp_path / "whole", num_rounds=4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FederatedRun, "_close", lambda *_: None)
+        patch.setattr(EveryFew, "close", lambda _: None)
+        hook(patch, 2)
+        with pytest.raises(Killed):
+            audit(tmp_path, num_rounds=4)
+    left = latest(tmp_path)
+    for num_rounds in (3, 4):
+        audit(tmp_path, num_rounds=num_rounds, resume=str(left.directory.path))
+    assert left.json("status.json")["resumed-after"] == [1, 3]
+    assert left.digest() == whole.digest()
+    assert left.json("audit.json") == whole.json("audit.json") and whole.json("audit.json")["rounds"] > 2
 
 
 def test_the_rate_that_is_accounted_counts_canaries_as_clients(tmp_path: Path) -> None:
