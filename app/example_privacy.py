@@ -1,8 +1,8 @@
 """What DP-SGD has cost the clients of a run: the highest epsilon in each round's record, a table when the run ends.
 
-The strategies count how often each client is asked, the task knows how many steps a client with so many examples does;
-here they meet. A client that comes back with another number of examples pays for each round by the number it had then.
-Only the counts outlive a process: after a restart earlier rounds are accounted by the number that clients then have.
+The ledger knows how often each client was asked, and how many examples it had each time, the task how many steps a
+client with so many does in a round; here they meet. All that was ever paid is in the ledger, and so in checkpoints and
+in what is written ahead of a round: who comes back with more examples, or not at all, has paid no less for that.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
@@ -19,9 +18,8 @@ from app.atomic import write_text
 from app.compose import example_level
 from app.config import RunConfig
 from strategies.census import Census
-from strategies.population import Population
 from strategies.privacy.example_level import ClientCost, ExampleLevel, costs, summary
-from strategies.privacy.participations import by_client
+from strategies.privacy.participations import Asked, by_client
 from strategies.records import RoundRecord
 from strategies.round_loop import Observer
 from strategies.updates import State
@@ -36,10 +34,9 @@ class ExamplePrivacy:
     level: ExampleLevel
     census: Census
     ledger: Callable[[], State]
-    _examples: dict[str, int] = field(default_factory=dict)  # of all clients that were ever there
-    _asked: dict[str, Counter[int]] = field(default_factory=dict)
-    _met: Population | None = None
-    _worst: float | None = None  # of the rounds so far; of those of an earlier process, the ledger knows
+    _examples: dict[str, int] = field(default_factory=dict)  # of all clients that this process has met
+    _paid: dict[str, Asked] = field(default_factory=dict)  # what `_worst` is of
+    _worst: float = 0.0
 
     @classmethod
     def of(cls, config: RunConfig, census: Census, ledger: Callable[[], State]) -> ExamplePrivacy | None:
@@ -58,18 +55,19 @@ class ExamplePrivacy:
         return observe
 
     def told(self, record: RoundRecord) -> RoundRecord:
-        """Return the record with that epsilon; takes time for those who were asked, as no other has paid anything."""
+        """Return the record with that epsilon; takes time for those who were asked since, as no other has paid more."""
         self._meet()
-        payers = self._examples.keys() if self._worst is None else self._examples.keys() & set(record.selected)
-        examples = {client: self._examples[client] for client in payers}
-        found = costs(self.level, examples, self._asked)
-        self._worst = max([self._worst or 0.0, *(cost.epsilon for cost in found)])
+        asked = by_client(self.ledger())
+        since = {client: times for client, times in asked.items() if self._paid.get(client) != times}
+        self._worst = max([self._worst, *(cost.epsilon for cost in costs(self.level, self._known(since), since))])
+        self._paid.update(since)
         return replace(record, example_privacy={"epsilon": self._worst, "delta": self.level.delta})
 
     def write(self, path: Path) -> None:
         """Write the table of all clients, those that paid most first, and log what it says. Raises OSError."""
         self._meet()
-        found = costs(self.level, self._examples, self._asked)
+        asked = by_client(self.ledger())
+        found = costs(self.level, {**self._examples, **self._known(asked)}, asked)
         text = io.StringIO()
         rows = csv.DictWriter(text, [column.name for column in fields(ClientCost)], lineterminator="\n")
         rows.writeheader()
@@ -79,18 +77,12 @@ class ExamplePrivacy:
             logger.info("%s", summary(found, self.level.delta))
 
     def _meet(self) -> None:
-        """Take down how many examples the clients have, and by it the rounds for which they were asked since.
-
-        It is the same population while nodes stay.
-        """
         population = self.census.population()
-        if population is not self._met:
-            self._met = population
-            self._examples.update(population.described(population.ids))
-        for client, times in by_client(self.ledger()).items():
-            asked = self._asked.setdefault(client, Counter())
-            if client in self._examples and (new := times - asked.total()):
-                asked[self._examples[client]] += new
+        self._examples.update(population.described(population.ids))
+
+    def _known(self, asked: Mapping[str, Asked]) -> dict[str, int]:
+        """Return how many examples these clients had last; of who has not been met since a restart, the most."""
+        return {client: self._examples.get(client, max(times)) for client, times in asked.items()}
 
 
 def read_table(path: Path) -> list[ClientCost]:

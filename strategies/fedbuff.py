@@ -39,6 +39,7 @@ from strategies.federated import CODEC, GRACE, FederatedStrategy
 from strategies.in_flight import Model, begun_of, models_of, remembered
 from strategies.pace import Buffered, Pace
 from strategies.population import Population
+from strategies.privacy.participations import examples_of
 from strategies.replies import Outcome, Rejection
 from strategies.requests import RequestWriter, bytes_of
 from strategies.rounds import RoundProgress, rate_of
@@ -175,7 +176,7 @@ class BufferedStrategy(FederatedStrategy):
         drawn = self._draws.next(free, grid, population, slots.clients(), banned)
         if not drawn:
             return
-        self.model.take_down(self.rules.budget, drawn)
+        self.model.take_down(self.rules.budget, examples_of(population, drawn))
         self._write_ahead(self._progress.round)
         self._launch(population, drawn, dict.fromkeys(drawn, origin))
 

@@ -32,6 +32,7 @@ from strategies.evaluation import evaluators, gather
 from strategies.pace import Pace, Synchronous
 from strategies.population import Population
 from strategies.privacy.noise import derived_noise, system_noise
+from strategies.privacy.participations import examples_of
 from strategies.privacy.spending import warnings
 from strategies.records import ClientScores
 from strategies.requests import NOTHING, Correspondence, RequestWriter, packs_for
@@ -116,7 +117,7 @@ class FederatedStrategy(RoundLoop):
         cohort = self._select(arrays, grid, population)
         weights = self.model.weights_of(arrays)
         progress.withheld = self._withholds
-        self.model.account(server_round, self.rules.budget, progress.offered, cohort)
+        self.model.account(server_round, self.rules.budget, progress.offered, examples_of(population, cohort))
         progress.privacy = self.model.spending(self.rules.budget)
         self._write_ahead(server_round)
         size, states = weights.layout.size, self.model.states

@@ -86,16 +86,16 @@ class ServerModel:
             chain = Chain.of(self.states.downlink).heard(asked, counted)
             self.states = replace(self.states, downlink=chain.state())
 
-    def account(self, round: int, budget: Budget, clients: int, cohort: Collection[str]) -> None:
-        """Account a round before it begins, for which the cohort was drawn of so many.
+    def account(self, round: int, budget: Budget, clients: int, cohort: Mapping[str, int]) -> None:
+        """Account a round before it begins, for which the cohort was drawn of so many; with each one's examples.
 
         Raises BudgetSpentError where it would exceed the budget.
         """
         ledger = account(round, self.composition, budget, self.states.ledger, clients, cohort)
         self.states = replace(self.states, ledger=ledger)
 
-    def take_down(self, budget: Budget, clients: Collection[str]) -> None:
-        """Count clients as asked, of which no round has told, where the budget wants that to be known."""
+    def take_down(self, budget: Budget, clients: Mapping[str, int]) -> None:
+        """Count clients with so many examples as asked, of which no round has told, where the budget wants it known."""
         if budget.by_client:
             ledger = {**self.states.ledger, **participations.after(self.states.ledger, clients)}
             self.states = replace(self.states, ledger=ledger)

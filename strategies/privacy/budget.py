@@ -13,7 +13,7 @@ too often.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from strategies.composition import Composition
@@ -30,8 +30,8 @@ class BudgetSpentError(StrategyError):
 class Budget:
     """How large ``epsilon`` may become, 0 = as large as it likes, at this ``delta``.
 
-    With ``by_client`` the ledger also holds how often each client was asked: what it costs then to take part, in
-    privacy of its single examples, is for others to know.
+    With ``by_client`` the ledger also holds how often each client was asked, and with how many examples: what it costs
+    then to take part, in privacy of these, is for others to know.
     """
 
     epsilon: float = 0.0
@@ -46,12 +46,12 @@ class Budget:
 
 
 def account(
-    round: int, composition: Composition, budget: Budget, ledger: State, clients: int, cohort: Collection[str]
+    round: int, composition: Composition, budget: Budget, ledger: State, clients: int, cohort: Mapping[str, int]
 ) -> State:
     """Return the ledger (as arrays) with the round that is about to begin, for which so many clients could be drawn.
 
-    It stays as it is where the mechanism says that the round releases nothing new. ``cohort`` is whom it asks. Raises
-    BudgetSpentError where that would exceed the budget.
+    It stays as it is where the mechanism says that the round releases nothing new. ``cohort`` is whom it asks,
+    with the number of examples of each. Raises BudgetSpentError where that would exceed the budget.
     """
     release = composition.privacy.release(round, composition.sampler, clients)
     each_pays = release is not None and release.sampling == "local"

@@ -23,13 +23,11 @@ from functools import lru_cache
 
 from strategies.errors import StrategyError
 from strategies.privacy.accounting import Epsilons, Release, epsilons, rdp_epsilon, total
+from strategies.privacy.participations import Asked
 from strategies.privacy.plan import Plan
 
 Steps = Callable[[int], int]
 """Returns how many steps a client with so many examples does in a round."""
-
-Asked = Mapping[int, int]
-"""In how many rounds a client was asked, by the number of examples that it had then: each is accounted as it was."""
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from app.client import app as client_app
 from app.compose import example_level
 from app.config import RunConfig
 from app.example_privacy import ExamplePrivacy, read_table
+from app.federated_run import FederatedRun
+from app.output import Output
 from app.report.build import write_report
+from simulation.inline import InlineGrid
 from strategies.population import ClientInfo, Population
-from strategies.privacy.example_level import ClientCost, summary
-from strategies.privacy.participations import after
+from strategies.privacy.example_level import ClientCost, ExampleLevel, summary
+from strategies.privacy.participations import after, examples_of
 from strategies.records import RoundRecord
-from tests.app.inline_runs import SMALL, Left, start
+from tests.app.inline_runs import SMALL, Left, latest, start
 
 PRIVATE: dict[str, Any] = {**SMALL, "dp-sgd-clip": 1.0, "dp-sgd-noise-multiplier": 2.0, "dp-sgd-delta": 1e-4}
 
@@ -41,8 +46,7 @@ def test_each_client_pays_for_the_rounds_in_which_it_was_asked_and_each_round_te
     caplog.set_level(logging.INFO)
     left, records = run(tmp_path, num_rounds=3)
     asked = [client for record in records for client in record.selected]
-    level = example_level(RunConfig.from_run_config(PRIVATE))
-    assert level is not None
+    level = level_of(PRIVATE)
     population = left.json("population.json")
     rows = table(left)
     for client, examples in zip(population["clients"], population["examples"], strict=True):
@@ -99,32 +103,74 @@ def test_a_table_that_cannot_be_read_is_said_on_the_page(tmp_path: Path) -> None
     assert "cannot be read from example-privacy.csv" in page
 
 
-def test_who_comes_back_with_more_examples_has_paid_for_the_rounds_before_by_those_it_had() -> None:
-    level = example_level(RunConfig.from_run_config(PRIVATE))
-    assert level is not None
-    census, ledger = FakeCensus(), {}
+@pytest.mark.parametrize("restarts", [False, True], ids=["one process", "a process for each round"])
+def test_who_comes_back_with_more_examples_has_paid_for_the_rounds_before_by_those_it_had(restarts: bool) -> None:
+    level = level_of(PRIVATE)
+    census, ledger = FakeCensus(), dict[str, Any]()
+    watched = ExamplePrivacy(level, census, lambda: ledger)  # type: ignore[arg-type]
 
     def asked(examples: int) -> float:
-        nonlocal ledger
+        nonlocal ledger, watched
         census.people = Population([ClientInfo("a", examples)], [1])
-        ledger = after(ledger, ["a"])
+        if restarts:
+            watched = ExamplePrivacy(level, census, lambda: ledger)  # type: ignore[arg-type]
+        ledger = dict(after(ledger, examples_of(census.people, ["a"])))
         told = watched.told(RoundRecord(1, ("a",))).example_privacy
         assert told is not None
         return told["epsilon"]
 
-    watched = ExamplePrivacy(level, census, lambda: ledger)  # type: ignore[arg-type]
     first = asked(40)
     assert first == level.epsilon({40: 1})
     assert asked(4000) == level.epsilon({40: 1, 4000: 1}) > first
+    assert asked(40) == level.epsilon({40: 2, 4000: 1})
+
+
+def test_who_does_not_say_how_many_examples_it_has_pays_as_if_it_had_one() -> None:
+    level = level_of(PRIVATE)
+    census = FakeCensus(Population([ClientInfo("a", None), ClientInfo("b", 400)], [1]))
+    ledger = after({}, examples_of(census.people, ["a", "b"]))
+    told = ExamplePrivacy(level, census, lambda: ledger).told(RoundRecord(1, ("a", "b")))  # type: ignore[arg-type]
+    assert told.example_privacy is not None
+    assert told.example_privacy["epsilon"] == level.epsilon({1: 1}) > level.epsilon({400: 1})
+
+
+def test_a_run_that_goes_on_with_other_data_has_paid_by_those_that_it_had(tmp_path: Path) -> None:
+    """In a deployment, where the node's file has grown tenfold while the server was down."""
+    few, many = (own_file(tmp_path / f"{examples}", examples) for examples in (50, 500))  # less a fifth
+    left = deployed(tmp_path, few, {"num-rounds": 2})
+    deployed(tmp_path, many, {"num-rounds": 3, "resume": str(left.directory.path)})
+    (row,) = read_table(left.directory.example_privacy)
+    assert row == ClientCost("a", 400, 3, level_of(PRIVATE).epsilon({40: 2, 400: 1}))
+    epsilons = [line["example-privacy"]["epsilon"] for line in left.records()]
+    assert epsilons == sorted(epsilons) and epsilons[-1] == row.epsilon
+
+
+def level_of(changes: dict[str, Any]) -> ExampleLevel:
+    level = example_level(RunConfig.from_run_config(changes))
+    assert level is not None
+    return level
+
+
+def own_file(folder: Path, examples: int) -> Path:
+    """A node's own digits."""
+    folder.mkdir()
+    images = np.zeros((examples, 8, 8, 1), np.float32)
+    np.savez(folder / "own.npz", x=images, y=np.arange(examples) % 10)
+    return folder / "own.npz"
+
+
+def deployed(folder: Path, file: Path, changes: dict[str, Any]) -> Left:
+    config = RunConfig.from_run_config({**PRIVATE, "clients-per-round": 0, "runs-dir": str(folder / "runs"), **changes})
+    nodes = {1: {"client-id": "a", "data-path": str(file)}}
+    grid = InlineGrid(client_app, nodes, config.to_run_config())
+    FederatedRun.of(config, output=Output(page=False)).run(grid)
+    return latest(folder / "runs")
 
 
 def test_examples_that_a_client_has_no_more_are_still_paid_for(tmp_path: Path) -> None:
-    level = example_level(RunConfig.from_run_config(PRIVATE))
-    assert level is not None
-    census = FakeCensus(Population([ClientInfo("a", 40)], [1]))
-    watched = ExamplePrivacy(level, census, lambda: after(after({}, ["a"]), ["a"]))  # type: ignore[arg-type]
-    watched.told(RoundRecord(1, ("a",)))
-    census.people = Population((), ())
+    level = level_of(PRIVATE)
+    ledger = after(after({}, {"a": 40}), {"a": 40})
+    watched = ExamplePrivacy(level, FakeCensus(), lambda: ledger)  # type: ignore[arg-type]
     watched.write(tmp_path / "table.csv")
     assert read_table(tmp_path / "table.csv") == [ClientCost("a", 40, 2, level.epsilon({40: 2}))]
 

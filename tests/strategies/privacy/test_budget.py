@@ -58,30 +58,30 @@ def test_each_round_has_the_rate_of_those_who_could_be_drawn_in_it() -> None:
     """Fewer online, so that each takes part with a larger probability; nobody online costs nothing."""
     ledger: State = {}
     for clients in (40, 20, 0, 4, 2):
-        ledger = account(1, private(), FREE, ledger, clients, ())
+        ledger = account(1, private(), FREE, ledger, clients, {})
     assert {release.rate: count for release, count in Ledger.of(ledger).releases.items()} == {0.1: 1, 0.2: 1, 1.0: 2}
 
 
 def test_cohorts_of_a_fixed_size_are_accounted_as_such() -> None:
-    ledger = account(1, private("uniform"), FREE, {}, 40, ())
+    ledger = account(1, private("uniform"), FREE, {}, 40, {})
     (release,) = Ledger.of(ledger).releases
     assert (release.sampling, release.rate, release.noise_multiplier) == ("fixed", 0.1, 2.0)
-    all_of_them = account(1, private("uniform"), FREE, {}, 3, ())
+    all_of_them = account(1, private("uniform"), FREE, {}, 3, {})
     assert math.isfinite(epsilon_of(all_of_them)) and epsilon_of(all_of_them) > epsilon_of(ledger)
 
 
 def test_adaptive_clipping_is_accounted_with_the_noise_of_both_releases() -> None:
     options: dict[str, Option] = {"clients-per-round": 40, "noise-multiplier": 1.5}
     ledgers = [
-        account(1, registry.build(name, options), FREE, {}, 400, ()) for name in ("dp-fedavg", "dp-fedavg-adaptive")
+        account(1, registry.build(name, options), FREE, {}, 400, {}) for name in ("dp-fedavg", "dp-fedavg-adaptive")
     ]
     assert epsilon_of(ledgers[0]) == epsilon_of(ledgers[1])
 
 
 def test_without_a_mechanism_nothing_is_accounted_and_without_noise_there_is_no_privacy() -> None:
     plain = registry.build("fedavg", {"clients-per-round": 4})
-    assert account(1, plain, FREE, {}, 40, ()) == {}
-    assert epsilon_of(account(1, private(noise=0.0), FREE, {}, 40, ())) == math.inf
+    assert account(1, plain, FREE, {}, 40, {}) == {}
+    assert epsilon_of(account(1, private(noise=0.0), FREE, {}, 40, {})) == math.inf
 
 
 def test_the_round_that_would_exceed_the_budget_does_not_begin() -> None:
@@ -90,11 +90,11 @@ def test_the_round_that_would_exceed_the_budget_does_not_begin() -> None:
     rounds = 0
     with pytest.raises(BudgetSpentError, match="budget is spent"):
         for _ in range(100):
-            ledger = account(1, private(), budget, ledger, 40, ())
+            ledger = account(1, private(), budget, ledger, 40, {})
             rounds += 1
     assert rounds >= 3  # PLD, being tighter, may allow more than RDP does
     assert Ledger.of(ledger).epsilons(DELTA).tightest <= budget.epsilon
-    longer = account(1, private(), FREE, ledger, 40, ())
+    longer = account(1, private(), FREE, ledger, 40, {})
     assert Ledger.of(longer).epsilons(DELTA).tightest > budget.epsilon
 
 
@@ -120,7 +120,7 @@ def check_sampling(composition: Composition) -> None:
     """
     rounds, size = 10_000, 12
     clients = [ClientInfo(f"{number:02d}", 1) for number in range(size)]
-    (release,) = Ledger.of(account(1, composition, FREE, {}, size, ())).releases
+    (release,) = Ledger.of(account(1, composition, FREE, {}, size, {})).releases
     single: Counter[str] = Counter()
     pairs: Counter[tuple[str, str]] = Counter()
     for number in range(rounds):

@@ -221,8 +221,8 @@ def test_the_renyi_cost_is_the_closed_form() -> None:
 def test_the_run_pays_for_the_client_that_was_asked_most_often() -> None:
     parts, ledger = registry.build("local-dp", local(noise_multiplier=5.0)), {}
     for number, cohort in enumerate((["a", "b"], ["c"], ["b", "d"], [], ["b"]), 1):
-        ledger = account(number, parts, FREE, ledger, 9, cohort)
-    assert participations.by_client(ledger) == {"a": 1, "b": 3, "c": 1, "d": 1}
+        ledger = account(number, parts, FREE, ledger, 9, dict.fromkeys(cohort, number))
+    assert participations.by_client(ledger) == {"a": {1: 1}, "b": {1: 1, 3: 1, 5: 1}, "c": {2: 1}, "d": {3: 1}}
     assert dict(Ledger.of(ledger).releases) == {Release("local", 1.0, 5.0): 3}
 
 
@@ -232,20 +232,22 @@ def test_no_round_asks_a_client_once_too_often() -> None:
     budget, ledger = Budget(twice * 1.001), {}
     for number, cohort in enumerate((["a", "b"], ["a", "c"], ["b", "c"], ["c2", "d"]), 1):
         if cohort == ["b", "c"]:
-            ledger = account(number, parts, budget, ledger, 9, cohort)  # each for the second time
+            ledger = account(number, parts, budget, ledger, 9, dict.fromkeys(cohort, 7))  # each for the second time
             with pytest.raises(BudgetSpentError, match="The privacy budget is spent"):
-                account(number + 1, parts, budget, ledger, 9, ["d", "a"])
+                account(number + 1, parts, budget, ledger, 9, {"d": 7, "a": 8})
         else:
-            ledger = account(number, parts, budget, ledger, 9, cohort)
+            ledger = account(number, parts, budget, ledger, 9, dict.fromkeys(cohort, 7))
     assert participations.most(ledger) == 2
 
 
 def test_what_each_client_was_asked_can_be_read_back_from_plain_arrays(tmp_path: object) -> None:
-    first = participations.after({}, ["client-with-a-long-name", "ü"])
-    second = participations.after(first, ["a", "ü"])
-    assert all(not array.dtype.hasobject for array in second.values())
-    assert participations.by_client(first) == {"client-with-a-long-name": 1, "ü": 1}  # unchanged
-    assert participations.by_client(second) == {"a": 1, "client-with-a-long-name": 1, "ü": 2}
+    first = participations.after({}, {"client-with-a-long-name": 3, "ü": 4})
+    second = participations.after(first, {"a": 0, "ü": 4})
+    third = participations.after(second, {"ü": 400})
+    assert all(not array.dtype.hasobject for array in third.values())
+    assert participations.by_client(first) == {"client-with-a-long-name": {3: 1}, "ü": {4: 1}}  # unchanged
+    assert participations.by_client(third) == {"a": {0: 1}, "client-with-a-long-name": {3: 1}, "ü": {4: 2, 400: 1}}
+    assert participations.most(third) == 3
     assert participations.most({}) == 0 and participations.by_client({}) == {}
 
 
@@ -284,5 +286,5 @@ def test_what_would_say_more_is_refused(strategy: str, keys: Mapping[str, Option
 
 def test_no_noise_is_no_privacy() -> None:
     parts = registry.build("local-dp", local(noise_multiplier=0.0))
-    ledger = account(1, parts, FREE, {}, 4, ["a"])
+    ledger = account(1, parts, FREE, {}, 4, {"a": 1})
     assert Ledger.of(ledger).epsilon(1e-5) == math.inf
