@@ -71,6 +71,6 @@ def _bytes_of_array(array: Array) -> int:
 def _bytes_of_value(value: object) -> int:
     if isinstance(value, str | bytes):
         return len(value)
-    if isinstance(value, list):
-        return sum(map(_bytes_of_value, value))
-    return 8
+    if not isinstance(value, list):
+        return 8
+    return sum(map(len, value)) if value and isinstance(value[0], str | bytes) else 8 * len(value)

@@ -41,7 +41,7 @@ from strategies.pace import Buffered, Pace
 from strategies.population import Population
 from strategies.privacy.participations import examples_of
 from strategies.replies import Outcome, Rejection
-from strategies.requests import RequestWriter, bytes_of
+from strategies.requests import RequestWriter, weighed
 from strategies.rounds import RoundProgress, rate_of
 from strategies.seeding import child_seed
 from strategies.slots import Flight, Origin, Slots
@@ -208,10 +208,9 @@ class BufferedStrategy(FederatedStrategy):
         progress = self._progress
         progress.cohort.append(flight.client)
         if reply is not None:
-            allowance = Allowance.of(flight.origin.weights.layout, 1)
-            size = bytes_of(reply, allowance)
+            size, within = weighed(reply, Allowance.of(flight.origin.weights.layout, 1))
             progress.bytes_up += size
-            if not allowance.excess(reply):
+            if within:
                 self._uplink.add(reply, 1, size)
         missed = self._steps - flight.origin.steps
         with progress.phase("aggregate"):

@@ -137,21 +137,25 @@ class Correspondence:
 
     def _weigh(self, reply: Message, asked: Sequence[str], counts: bool) -> None:
         allowance = None if self.layout is None else Allowance.of(self.layout, len(asked))
-        size = bytes_of(reply, allowance)
+        size, within = weighed(reply, allowance)
         self.bytes_up += size
-        if asked and counts and not (allowance and allowance.excess(reply)):
+        if asked and counts and within:
             self.uplink.add(reply, len(asked), size)
 
 
-def bytes_of(reply: Message, allowance: Allowance | None = None) -> int:
-    """Return the size of a reply as Flower serializes it; 0 for one that was made here as nothing could be sent.
+def weighed(reply: Message, allowance: Allowance | None) -> tuple[int, bool]:
+    """Return the size of a reply, and whether it keeps within its allowance.
 
-    Of one that holds more than the allowance it is what its names and values take, as that is known at once.
+    Of one that does not it is what its names and values take, as that is known at once.
     """
+    within = allowance is None or not allowance.excess(reply)
+    return bytes_of(reply) if within else bytes_held(reply.content), within
+
+
+def bytes_of(reply: Message) -> int:
+    """Return the size of a reply as Flower serializes it; 0 for one that was made here as nothing could be sent."""
     if reply.has_error() and reply.error.code == NOT_SENT:
         return 0
-    if allowance is not None and allowance.excess(reply):
-        return bytes_held(reply.content)
     counter = wire.ByteCounter()
     counter.add(reply)
     return counter.total

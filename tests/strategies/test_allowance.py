@@ -23,7 +23,7 @@ from strategies.compression.registry import codec_of
 from strategies.fixed_point import FixedPointSum
 from strategies.layout import ModelLayout
 from strategies.replies import Rejection, ReplyReader
-from strategies.requests import Correspondence, bytes_of
+from strategies.requests import Correspondence, bytes_of, weighed
 from tests.strategies.compression.test_compressed import COMBINATIONS, named
 from tests.strategies.toy_federation import SIZE, app, header, npy, start_arrays
 
@@ -197,4 +197,4 @@ def test_its_bytes_are_counted_all_the_same() -> None:
     assert letters.bytes_up == bytes_held(content) > 300_000 * len(TINY.data)
     assert letters.uplink.sizes == []
     honest = reply_with(packed({"0/delta": TINY, "1/delta": TINY}))
-    assert bytes_of(honest, Allowance.of(LAYOUT, 2)) == bytes_of(honest)
+    assert weighed(honest, Allowance.of(LAYOUT, 2)) == weighed(honest, None) == (bytes_of(honest), True)
