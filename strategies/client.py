@@ -39,6 +39,7 @@ from strategies.fixed_point import FixedPointSum
 from strategies.layout import LayoutError
 from strategies.privacy.clipping import clip_mod
 from strategies.privacy.local_dp import ClientNoise, noise_mod, own_noise
+from strategies.update_norms import told_norm
 from strategies.updates import Update
 
 logger = logging.getLogger(__name__)
@@ -195,6 +196,7 @@ class Pack:
 
     limits: Limits
     summed: str
+    norms: bool = False  # whether a sum tells how long each update was
     rows: list[Row] = field(default_factory=list)
     total: FixedPointSum | None = None
 
@@ -205,13 +207,13 @@ class Pack:
         A single client answers with its own update, unless the request is a part of a larger one that is to be summed.
         """
         several = len(wire.text_list(config, wire.CLIENTS)) > 1 or bool(config.get(wire.PART, False))
-        return cls(wire.limits_of(config), str(config.get(wire.SUMMED, "")) if several else "")
+        summed = str(config.get(wire.SUMMED, "")) if several else ""
+        return cls(wire.limits_of(config), summed, bool(config.get(wire.NORMS, False)))
 
     def add(self, client: str, content: RecordDict) -> None:
         """Take the handler's result for one client, unless its update has to be rejected."""
         if self.summed:
-            own = wire.update_of(client, content)
-            self.rows.append(Row(client, str(self._sum(own) or ""), "", own.metrics))
+            self.rows.append(self._sum(wire.update_of(client, content)))
             return
         update = dict(wire.arrays_of(content, wire.UPDATE)) if wire.UPDATE in content else {}
         self.rows.append(Row(client, "", "", wire.scalars(wire.metrics_of(content)), update))
@@ -222,12 +224,13 @@ class Pack:
         reason = error.reason if isinstance(error, LayoutError) else known
         self.rows.append(Row(client, str(reason), _shortened(f"{type(error).__name__}: {error}")))
 
-    def _sum(self, update: Update) -> Reason | None:
-        reason = judge(update, update.delta.size, self.limits)
-        if reason is None:
-            self.total = self.total or FixedPointSum(update.delta.size)
-            self.total.add(update.delta, WeightedMean(self.summed).weight_of(update), update.largest)
-        return reason
+    def _sum(self, update: Update) -> Row:
+        if (reason := judge(update, update.delta.size, self.limits)) is not None:
+            return Row(update.client, str(reason), "", update.metrics)
+        self.total = self.total or FixedPointSum(update.delta.size)
+        self.total.add(update.delta, WeightedMean(self.summed).weight_of(update), update.largest)
+        told = {wire.UPDATE_NORM: told_norm(update.delta)} if self.norms else {}
+        return Row(update.client, "", "", {**update.metrics, **told})
 
     def content(self) -> RecordDict:
         """Return the records of the reply."""

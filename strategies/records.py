@@ -63,8 +63,7 @@ class RoundRecord:
     the examples of a client until this round, and its "delta"; None where examples are not private.
     ``offered`` counts the clients that could be drawn. ``diversity`` is what `strategies.diversity` tells of them, None
     where clients name no groups, or privacy keeps it secret who took part. ``norms`` are the Euclidean norms of the
-    updates that counted, where each is sent by itself, whoever travels with it, and nothing promises to keep them
-    private.
+    updates that counted, however their clients travel; none where they are to stay private.
     """
 
     round: int

@@ -13,7 +13,7 @@ from typing import Any
 from flwr.app import ConfigRecordValues, Message
 
 from strategies import wire
-from strategies.admission import Reason, norm
+from strategies.admission import Reason
 from strategies.aggregators import Aggregator
 from strategies.bans import Bans
 from strategies.diversity import diversity
@@ -27,14 +27,15 @@ from strategies.replies import Outcome, Rejection
 from strategies.requests import Correspondence
 from strategies.step_fold import Counted, StepFold
 from strategies.terms import RoundTerms
-from strategies.updates import PartialSum, Update, mean_metrics
+from strategies.update_norms import norms_told, told_norm
+from strategies.updates import PartialSum, mean_metrics
 from strategies.wire import GlobalWeights
 
 logger = logging.getLogger(__name__)
 
 LOGGED_REJECTIONS = 3
 WAYS_OF_THE_WORLD = frozenset({Reason.DROPOUT, Reason.LATE})  # of a simulated one, which has decided so
-NO_MEANS = frozenset({wire.NUM_EXAMPLES, wire.STEPS, WITHIN, DEVIATION})  # whose mean over clients says nothing
+NO_MEANS = frozenset({wire.NUM_EXAMPLES, wire.STEPS, wire.UPDATE_NORM, WITHIN, DEVIATION})  # a mean says nothing
 NOBODY_CONNECTED = "no node with clients was connected"
 NOBODY_ONLINE = "no client is online, and none will ever be ('availability', 'availability-trace')"
 NOBODY_ALLOWED = "every client that is or will be online is banned ('ban-after', 'ban-rounds')"
@@ -68,7 +69,7 @@ class RoundProgress:
     privacy: Spending | None = None  # what the rounds so far have cost
     checkpoint: int | None = None  # the last round before this one whose state is kept
     withheld: bool = False  # whether what clients report is not to be told
-    norms: list[float] = field(default_factory=list)  # of the updates that count, as far as they can be seen and told
+    norms: list[float] = field(default_factory=list)  # of the updates that count, as far as they are told
     bytes_down: int = 0
     bytes_up: int = 0
     uplink: Mapping[str, float] | None = None  # bytes of a client's update
@@ -104,8 +105,12 @@ class RoundProgress:
             return
         for client in clients:
             self.bans.clear(client)
-        if isinstance(outcome, Update) and not self.withheld:
-            self.norms.append(norm(outcome.delta))
+        if self.withheld:
+            return
+        if isinstance(outcome, PartialSum):
+            self.norms.extend(norms_told(outcome.metrics.values()))
+        else:
+            self.norms.append(told_norm(outcome.delta))
 
     def reject(self, rejection: Rejection) -> None:
         """Count a rejection under its reason, and warn of the first few of a round, unless they are to be expected."""

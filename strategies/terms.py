@@ -57,7 +57,8 @@ def due(number: int, every: int, num_rounds: int) -> bool:
 class RoundTerms:
     """What holds for the updates of one round: by which limits they are judged, how they are clipped and summed.
 
-    ``states`` are those of the strategy when the round was begun.
+    ``states`` are those of the strategy when the round was begun; ``norms`` says whether sums tell how long the updates
+    in them were.
     """
 
     composition: Composition
@@ -67,6 +68,7 @@ class RoundTerms:
     goal: int = 0
     codec_seed: int = 0
     update_bytes: int = 0
+    norms: bool = False
 
     @classmethod
     def of(
@@ -88,7 +90,8 @@ class RoundTerms:
         most = _longest(rules.limits.max_norm, composition.privacy.config(states.privacy), size)
         limits = replace(rules.limits, max_contribution=share(max(1, addends)), max_norm=most)
         update_bytes = expected_bytes(composition.codec, size)
-        return cls(composition, limits, states, rules.round_deadline, goal, codec_seed, update_bytes)
+        norms = composition.privacy.noise_multiplier is None or rules.unprotected_metrics
+        return cls(composition, limits, states, rules.round_deadline, goal, codec_seed, update_bytes, norms)
 
     @cached_property
     def privacy_config(self) -> Mapping[str, float]:
@@ -107,6 +110,7 @@ class RoundTerms:
         summed = aggregator.weighting if isinstance(aggregator, WeightedMean) else ""
         return {
             wire.SUMMED: summed if self.composition.takes_partial_sums else "",
+            wire.NORMS: self.norms,
             wire.DEADLINE: self.deadline,
             wire.GOAL: self.goal,
             wire.UPDATE_BYTES: self.update_bytes,

@@ -38,6 +38,7 @@ CLIENTS, CLIENT = "clients", "client"
 SEEDS, SEED = "seeds", "seed"
 ROUND = "round"
 SUMMED = "summed"
+NORMS = "norms"  # whether a sum is to tell how long each update in it was
 PART = "part"  # whether a request is a part of a larger one, to which all its parts answer together
 SHARES, SHARE = "shares", "share"  # of its steps that each client is to do, in (0, 1]; 1 where nothing is said
 PROXIMAL_MU = "proximal-mu"  # mu of FedProx's term mu/2 ||w - w_t||^2, a setting; 0 where nothing is said
@@ -63,6 +64,7 @@ DATA_PART, TRAIN_PART = "data-part", "train"  # which of its examples a client e
 
 LEARNING_RATE = "learning-rate"
 NUM_EXAMPLES = "num-examples"
+UPDATE_NORM = "update-norm"  # a metric of who is in a sum (`strategies.update_norms`)
 STEPS = "steps"
 VECTOR = "vector"
 DELTA = "delta"

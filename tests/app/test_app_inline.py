@@ -29,6 +29,7 @@ from tasks.errors import TaskError
 from tests.app.inline_runs import SMALL, Left, latest, one_thread_digests, simulated, start
 
 DEFAULT_MODEL: dict[str, Any] = {"num-rounds": 2, "clients-per-round": 7, "federated-evaluate-every": 0}
+TRAVEL = ("seconds", "bytes", "uplink")  # of a record: what depends on how clients travel
 """The default run, model included, but short; 7 clients so that no number of nodes gets equal shares."""
 
 
@@ -159,6 +160,16 @@ def test_nodes_and_packing_do_not_show_in_a_bit_of_the_model(
     default_digests: dict[tuple[int, int, int], str],
 ) -> None:
     assert len({value for (seed, _, _), value in default_digests.items() if seed == 0}) == 1
+
+
+def test_nor_in_what_the_rounds_tell_but_for_times_and_bytes(tmp_path: Path) -> None:
+    def told(nodes: int, per_message: int) -> list[dict[str, Any]]:
+        left = start(tmp_path, {**SMALL, "clients-per-message": per_message}, nodes)
+        return [{key: value for key, value in line.items() if key not in TRAVEL} for line in left.records()]
+
+    packed = told(1, 0)
+    assert packed[1]["update-norms"]["updates"] == 3
+    assert told(1, 1) == told(2, 0) == told(3, 2) == packed
 
 
 def test_another_seed_is_another_model(default_digests: dict[tuple[int, int, int], str]) -> None:

@@ -1,6 +1,7 @@
 """One round's book-keeping: what counts, what is rejected under which reason, and what the record says."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from strategies.replies import Rejection
 from strategies.rounds import RoundProgress, rate_of
 from strategies.step_fold import StepFold
 from strategies.updates import PartialSum, Update
+from strategies.wire import UPDATE_NORM
 
 MEAN = WeightedMean("examples")
 PEOPLE = Population(map(ClientInfo, "abc"), [1])
@@ -220,14 +222,15 @@ def test_staleness_is_told_by_mean_and_largest() -> None:
     assert progress.record(None, None).staleness == {"mean": pytest.approx(4 / 3), "largest": 3.0}
 
 
-def test_norms_of_updates_that_count_where_each_is_sent_by_itself() -> None:
-    """A sum of one update has a norm too, but whether there is one depends on how clients are packed."""
+def test_norms_of_updates_that_count_of_a_sum_as_it_tells_them() -> None:
     step, progress = begun(), RoundProgress(1, list("abcd"))
     progress.take(Update("a", np.array([3.0, 4.0], np.float32), 7.0), step)
     progress.take(update("b", -5.0, 2.0), step)
-    progress.take(partial({"c": (2.0, 2.0)}), step)
+    silent = partial({"c": (2.0, 2.0)})
+    progress.take(silent, step)
+    progress.take(replace(silent, metrics={"c": {UPDATE_NORM: 2.5}}), step)
     progress.take(Rejection("d", Reason.NORM), step)
-    assert progress.record(None, None).norms == pytest.approx((5.0, 5 * 2**0.5))
+    assert progress.record(None, None).norms == pytest.approx((5.0, 5 * 2**0.5, 2.5))
 
 
 def test_norms_and_groups_are_withheld_as_all_that_tells_of_single_clients() -> None:
