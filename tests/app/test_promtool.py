@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import subprocess
@@ -35,6 +36,22 @@ def promtool(*arguments: str | Path) -> None:
 def test_it_accepts_rules_and_config() -> None:
     promtool("check", "rules", RULES)
     promtool("check", "config", DEPLOY / "prometheus" / "prometheus.yml")
+
+
+def test_it_can_read_every_panel_of_the_dashboard(tmp_path: Path) -> None:
+    """As rules that record them: promtool has no other way to look at an expression."""
+
+    def check_all(expressions: Sequence[str]) -> None:
+        rules = [{"record": f"panel:{place}", "expr": text} for place, text in enumerate(expressions)]
+        file = tmp_path / "panels.yml"
+        file.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
+        promtool("check", "rules", file)
+
+    panels = json.loads((DEPLOY / "grafana" / "dashboard.json").read_text())["panels"]
+    shown = [target["expr"].replace("$__rate_interval", "1m") for panel in panels for target in panel["targets"]]
+    check_all(shown)
+    with pytest.raises(AssertionError, match="parse error"):
+        check_all([*shown, "rate(fedkeras_round)"])
 
 
 def series(scrapes: Sequence[Scrape]) -> list[dict[str, str]]:
