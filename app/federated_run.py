@@ -60,6 +60,8 @@ def _logged(what: str) -> Iterator[None]:
     """Log an error of what is left behind at the end of a run, which must not hide how the run itself ended."""
     try:
         yield
+    except UserError as error:
+        logger.warning("%s: %s", what, error)
     except Exception:
         logger.exception("%s", what)
 

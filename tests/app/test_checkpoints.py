@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -284,3 +285,41 @@ def test_a_checkpoint_waits_for_what_is_told_of_its_round_and_is_not_written_whe
         with pytest.raises(OSError, match="the metrics are not"):
             journal.close()
     assert set(told) == {"settled"}
+
+
+class NotYet:
+    """A pool whose thread gets no turn before somebody waits for it, as on a slow disk: the worst there is."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def submit(self, work: Callable[..., None], *given: Any) -> NotYet:
+        self._work = lambda: work(*given)
+        return self
+
+    def result(self) -> None:
+        self._work()
+
+
+@pytest.mark.parametrize("kind", JOURNALS)
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_of_rounds_that_are_over_no_more_are_done_again_than_lie_between_two_checkpoints(
+    tmp_path: Path, kind: str, every: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed at every moment: while a round is trained, when it has been told of, and when it was handed over."""
+    monkeypatch.setattr("app.checkpoints.ThreadPoolExecutor", NotYet)
+    rounds, repeated = range(7), list[int]()
+    for last in range(3 * len(rounds)):
+        checkpoints, told, moments = Checkpoints(tmp_path / f"{last}"), -1, iter(range(last))
+        journal = JOURNALS[kind](EveryFew(checkpoints, every))  # type: ignore[no-untyped-call]
+        with contextlib.suppress(StopIteration):
+            for number in rounds:
+                next(moments)
+                journal.saved()
+                told = number
+                next(moments)
+                journal.finished(state(number))
+                next(moments)
+        left = checkpoints.newest()
+        repeated.append(told - (-1 if left is None else left.round))
+    assert max(repeated) == every
