@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from app.deploy.folder import NodeFiles, ServerFiles, check_secret, read_bytes
 from app.deploy.probe import check_server, parse_address
+from app.deploy.registration import check_key
 from app.errors import UserError
 from app.flower_commands import environment
 from app.superlink import scripts
@@ -20,6 +21,11 @@ from app.superlink import scripts
 INSECURE = (
     "WARNING: --insecure: no TLS, and anybody who reaches the port can read the models, take part as a node and start "
     "runs. Use it on one machine alone."
+)
+
+ONLINE = (
+    "If Flower ends with code 2004, this node counts as online there, as it does for a minute after it was killed: "
+    "start it again then."
 )
 
 
@@ -51,11 +57,15 @@ def superexec(files: ServerFiles, address: str, insecure: bool) -> list[str]:
 
 
 def look(files: NodeFiles, address: str, insecure: bool) -> str:
-    """Return what a SuperNode will find. Raises UserError where the server at ``address`` is not to be trusted."""
+    """Return what a SuperNode will find.
+
+    Raises UserError where the server at ``address`` is not to be trusted, or does not know the node's key.
+    """
     if insecure:
         return check_server(address, None)
-    hint = f"If Flower ends with code 2004, {files.public_key} is not registered there: 'flwr supernode register'."
-    return f"{check_server(address, files.authority)} {hint}"
+    found = check_server(address, files.authority)
+    check_key(address, files.authority, files.key, files.public_key)
+    return f"{found} {ONLINE}"
 
 
 def supernode(files: NodeFiles, address: str, insecure: bool) -> list[str]:
