@@ -257,8 +257,7 @@ class FederatedStrategy(RoundLoop):
 
     @property
     def _withholds(self) -> bool:
-        """Whether what clients report would undo what privacy protects."""
-        return self.composition.privacy.noise_multiplier is not None and not self.rules.unprotected_metrics
+        return self.rules.withhold(self.composition)
 
     @property
     def _simulated(self) -> bool:

@@ -47,6 +47,10 @@ class RoundRules:
     budget: Budget = field(default_factory=Budget)
     unprotected_metrics: bool = False
 
+    def withhold(self, composition: Composition) -> bool:
+        """Tell whether what clients report would undo what this strategy's privacy protects."""
+        return composition.privacy.noise_multiplier is not None and not self.unprotected_metrics
+
 
 def due(number: int, every: int, num_rounds: int) -> bool:
     """Tell whether a round is one of every so many, or the last of the run; none is where ``every`` is 0."""
@@ -90,8 +94,8 @@ class RoundTerms:
         most = _longest(rules.limits.max_norm, composition.privacy.config(states.privacy), size)
         limits = replace(rules.limits, max_contribution=share(max(1, addends)), max_norm=most)
         update_bytes = expected_bytes(composition.codec, size)
-        norms = composition.privacy.noise_multiplier is None or rules.unprotected_metrics
-        return cls(composition, limits, states, rules.round_deadline, goal, codec_seed, update_bytes, norms)
+        told = not rules.withhold(composition)
+        return cls(composition, limits, states, rules.round_deadline, goal, codec_seed, update_bytes, told)
 
     @cached_property
     def privacy_config(self) -> Mapping[str, float]:

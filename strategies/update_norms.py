@@ -3,9 +3,9 @@
 A partial sum does not show how long its updates were. So whoever adds them up tells that of each client as a metric
 (`wire.UPDATE_NORM`), where the server asks for it: under privacy it does not. Like all metrics it is only reported.
 
-Admission and clipping go by `strategies.admission.norm`, which is exact and six times slower. Here squares are added in
-float32 by the dot product of BLAS, block by block (to a relative 1e-6); a block is shorter than what OpenBLAS gives to
-several threads (10,000), as with their number the last bits would change.
+Admission and clipping go by `strategies.admission.norm`, which is exact and takes several times as long. Here squares
+are added in float32 by the dot product of BLAS, block by block (to a relative 1e-6); a block is shorter than what
+OpenBLAS gives to several threads (10,000), as with their number the last bits would change.
 """
 
 from __future__ import annotations
