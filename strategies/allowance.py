@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from strategies.layout import ModelLayout
@@ -34,9 +33,8 @@ class Allowance:
     @classmethod
     def of(cls, layout: ModelLayout, clients: int) -> Allowance:
         """Return what the answer of so many clients may hold that train a model of this layout."""
-        model = sum(np.dtype(kind).itemsize * size for kind, size in zip(layout.dtypes, layout.sizes, strict=True))
         arrays = len(layout.names) + clients + SUM_ARRAYS
-        values = max(model, SUMMED_VALUE * layout.size, VALUE * layout.size * clients)
+        values = max(layout.nbytes, SUMMED_VALUE * layout.size, VALUE * layout.size * clients)
         return cls(arrays, values + ARRAY * arrays + ROOM + ROOM_OF_EACH * clients)
 
     def excess(self, reply: Message) -> str:

@@ -25,6 +25,9 @@ def gather(letters: Correspondence, replies: Iterable[Message], round: int, max_
     """Return the scores of the clients that have some; None where nobody has. Late ones are logged."""
     rows: dict[str, Row] = {}
     for reply, asked in letters.answered(replies):
+        if excess := letters.excess(reply, asked):
+            logger.warning("Round %d: the evaluation of %d clients is left out unread: %s", round, len(asked), excess)
+            continue
         rows.update(read_scores(reply, asked, max_examples))
     if late := letters.unanswered():
         logger.warning("Round %d: %d clients did not evaluate in time", round, len(late))

@@ -79,6 +79,11 @@ class ModelLayout:
         """Length of the flat vector."""
         return sum(self.sizes)
 
+    @cached_property
+    def nbytes(self) -> int:
+        """Bytes of all arrays in their own dtypes."""
+        return sum(native.itemsize * size for native, size in zip(self._native, self.sizes, strict=True))
+
     def flatten(self, arrays: Sequence[AnyArray]) -> FloatVector:
         """Copy the arrays into one float32 vector [size]; integers beyond 2^24 are rounded to the nearest float32."""
         return self._fill(arrays, lambda array, _, out: np.copyto(out, array, casting="unsafe"))

@@ -121,13 +121,16 @@ class Correspondence:
                 self._asked = {message.metadata.message_id: clients for message, clients in self.requests}
             request = reply.metadata.reply_to_message_id
             asked = self._asked.get(request, [])
-            self._weigh(reply, asked, counts=request not in self._answered)
+            size, within = weighed(reply, self._allowance(asked))
+            self.bytes_up += size
             if not asked:
                 logger.warning("Ignored a reply that answers no message of this round")
             elif request in self._answered:
                 self.repeated.extend(asked)
             else:
                 self._answered.add(request)
+                if within:
+                    self.uplink.add(reply, len(asked), size)
                 yield reply, asked
 
     def unanswered(self) -> list[str]:
@@ -135,12 +138,13 @@ class Correspondence:
         packs = ((message.metadata.message_id, clients) for message, clients in self.requests)
         return [client for request, clients in packs if request not in self._answered for client in clients]
 
-    def _weigh(self, reply: Message, asked: Sequence[str], counts: bool) -> None:
-        allowance = None if self.layout is None else Allowance.of(self.layout, len(asked))
-        size, within = weighed(reply, allowance)
-        self.bytes_up += size
-        if asked and counts and within:
-            self.uplink.add(reply, len(asked), size)
+    def excess(self, reply: Message, asked: Sequence[str]) -> str:
+        """Return in words what the reply of these clients has too much of; "" where it keeps within."""
+        allowance = self._allowance(asked)
+        return "" if allowance is None else allowance.excess(reply)
+
+    def _allowance(self, asked: Sequence[str]) -> Allowance | None:
+        return None if self.layout is None else Allowance.of(self.layout, len(asked))
 
 
 def weighed(reply: Message, allowance: Allowance | None) -> tuple[int, bool]:

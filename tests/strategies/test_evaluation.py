@@ -7,13 +7,15 @@ from flwr.app import Error, Message, MetricRecord, RecordDict
 
 from strategies.evaluation import evaluators, gather
 from strategies.requests import Correspondence, RequestWriter
+from strategies.wire import read_weights
 from tests.strategies.toy_federation import message_with, start_arrays
 
 
 def letters(packs: list[list[str]]) -> Correspondence:
     message_with(RecordDict())
     writer = RequestWriter("evaluate", 3, 11, start_arrays(), {})
-    sent = Correspondence(start_arrays(), [(writer.write(1, pack), pack) for pack in packs])
+    layout = read_weights(start_arrays()).layout
+    sent = Correspondence(start_arrays(), [(writer.write(1, pack), pack) for pack in packs], layout)
     for position, message in enumerate(sent.messages):
         message.metadata.__dict__["_message_id"] = f"id-{position}"
     return sent
@@ -49,6 +51,20 @@ def test_late_ones_are_logged_and_bad_ones_left_out(caplog: pytest.LogCaptureFix
     assert scores is not None and scores.clients == ("a",)
     assert "Round 3: 2 clients did not evaluate in time" in caplog.messages
     assert any("asleep" in message for message in caplog.messages)
+
+
+def test_what_holds_too_much_is_left_out_unread(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = letters([["a"], ["b"]])
+    swollen = answer(sent, 0, 0.5)
+    swollen.content["more"] = MetricRecord({"x": [0.5] * 10**5})
+    read: list[Message] = []
+    monkeypatch.setattr("strategies.evaluation.read_scores", lambda reply, *given: read.append(reply) or {})
+    with caplog.at_level(logging.WARNING):
+        assert gather(sent, [swollen, honest := answer(sent, 1, 0.5)], 3, 100.0) is None
+    assert read == [honest]
+    assert "Round 3: the evaluation of 1 clients is left out unread: Its reply holds 8000" in caplog.text
 
 
 def test_nobody_has_scores() -> None:

@@ -18,6 +18,7 @@ def test_from_arrays_describes_three_parameters() -> None:
     assert hash(ModelLayout.from_arrays(GLOBAL, ["kernel", "bias"])) == hash(LAYOUT)
     assert (LAYOUT.size, LAYOUT.sizes, LAYOUT.offsets) == (3, (2, 1), (0, 2))
     assert ModelLayout.from_arrays(GLOBAL).names == ("0", "1")
+    assert LAYOUT.nbytes == 12 and ModelLayout(("a", "b"), ((3,), ()), ("int8", "float64")).nbytes == 11
 
 
 def test_flatten_and_delta_by_hand() -> None:
