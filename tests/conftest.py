@@ -4,11 +4,12 @@ import os
 import shutil
 import signal
 import sys
-from collections import Counter
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -49,12 +50,52 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("FEDKERAS_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take minutes: two processes share the files, and neither shall wait for the other."""
-    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+LONGEST = (
+    "end_to_end/test_papers.py",
+    "end_to_end/test_readme.py",
+    "end_to_end/test_deploy",
+    "simulation/test_every_strategy.py",
+    "simulation/test_every_codec.py",
+    "simulation/test_simulate.py",
+    "simulation/test_audit.py",
+    "simulation/test_adversaries_runs.py",
+    "end_to_end",
+    "tasks/test_training.py",
+    "tasks/test_together.py",
+    "tasks/test_private_training.py",
+    "tasks/test_terms.py",
+    "simulation",
+    "app",
+    "tasks",
+)
+"""How the files begin that take long, the longest first: the processes that share them then end together."""
 
-    def rank(item: pytest.Item) -> tuple[bool, int, bool]:
-        """Runs of whole commands first, then other slow tests, then what compiles models."""
-        return "end_to_end" not in item.path.parts, -slow[item.path], "tasks" not in item.path.parts
+SHARING = {
+    f"tests/simulation/test_{name}.py": "engines"
+    for name in ("every_strategy", "every_codec", "simulate", "audit", "adversaries_runs")
+} | {f"tests/simulation/test_{name}.py": "Ray here" for name in ("faults", "grid", "simulated_process")}
+"""What files have in common that takes longer to start than their tests: one process gets all of them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take minutes."""
+
+    def rank(item: pytest.Item) -> int:
+        place = item.path.relative_to(REPOSITORY / "tests").as_posix()
+        return next((at for at, begin in enumerate(LONGEST) if place.startswith(begin)), len(LONGEST))
 
     items.sort(key=rank)
+
+
+class SharedEngines(LoadFileScheduling):
+    """All tests of a file to one process, and all files that share an engine."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return SHARING.get(file, file)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> SharedEngines | None:
+    """Deal out the files so, but where another way is asked for on the command line."""
+    return SharedEngines(config, log) if config.getvalue("dist") == "loadfile" else None
