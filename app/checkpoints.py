@@ -14,6 +14,8 @@ is another matter: where that cannot be written down, the round does not begin.
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -146,7 +148,7 @@ class EveryFew:
         self._settle = settle
         self._last: Snapshot | None = None
         self._saved = saved
-        self._failing = False
+        self._failed = 0
 
     def begun(self, round: int, ledger: State) -> None:
         """Write the ledger, also where no checkpoints are: a run that has released something must not begin anew.
@@ -165,15 +167,23 @@ class EveryFew:
         """Return the last round of which there is a checkpoint, as far as this journal knows."""
         return self._saved
 
+    def failed(self) -> int:
+        """Return how many checkpoints in a row could not be written."""
+        return self._failed
+
     def kept(self) -> list[int]:
         """Return the rounds of which there is a checkpoint."""
         return self._checkpoints.rounds()
 
     def finished(self, state: Snapshot) -> None:
         """Write a checkpoint where one is due."""
-        self._last = replace(state, watched=self._watched())
+        last = self._last = replace(state, watched=self._watched())
         if due(state.round, self._every, -1):
-            self._keep(self._last)
+            self._keep(last)
+
+    def passed_over(self, state: Snapshot) -> None:
+        """Remember the state, to be written when the run ends with it."""
+        self._last = replace(state, watched=self._watched())
 
     def close(self) -> None:
         """Write the last state, where that is not done yet."""
@@ -185,27 +195,33 @@ class EveryFew:
         try:
             self._checkpoints.write(state)
         except OSError as error:
-            if not self._failing:
+            if not self._failed:
                 logger.warning(
                     "No checkpoint could be written after round %d (%s): the run goes on, but could %s",
                     *(state.round, error),
                     "not be resumed." if self._saved is None else f"be resumed after round {self._saved} only.",
                 )
-            self._failing = True
+            self._failed += 1
             return
-        if self._failing:
+        if self._failed:
             logger.info("Checkpoints can be written again, from round %d on", state.round)
-        self._saved, self._failing = state.round, False
+        self._saved, self._failed = state.round, 0
 
 
 class Overlapped:
     """A journal that writes while the next round is under way, before the end of which it is done.
 
-    So one round that is over may be done again. That is for simulations, whose rounds are no longer than a disk takes.
+    So one round that is over may be done again. That is for simulations, whose rounds may be shorter than a disk takes:
+    writing takes at most a ``share`` of their time. After a checkpoint so many rounds are passed over that it has been
+    worth its seconds (for the best interval see Young, "A first order approximation to the optimum checkpoint
+    interval", 1974: here what is lost is a matter of seconds, whatever the rounds are). With a share of 1 none is.
     """
 
-    def __init__(self, journal: EveryFew) -> None:
+    def __init__(self, journal: EveryFew, share: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._journal = journal
+        self._share = share
+        self._clock = clock
+        self._rests_until = -math.inf
         self._pool = ThreadPoolExecutor(1, "checkpoints")
         self._writing: Future[None] | None = None
         self._kept = journal.kept()
@@ -219,15 +235,23 @@ class Overlapped:
         self._wait()
         return self._journal.saved()
 
+    def failed(self) -> int:
+        """Wait for the disk, and return how many checkpoints in a row could not be written."""
+        self._wait()
+        return self._journal.failed()
+
     def kept(self) -> list[int]:
         """Return the rounds of which there was a checkpoint when the last writing began, whether or not it is done."""
         return self._kept
 
     def finished(self, state: Snapshot) -> None:
-        """Begin to write a checkpoint where one is due."""
+        """Begin to write a checkpoint where one is due, and those before it have been worth their time."""
         self._wait()
+        if self._clock() < self._rests_until:
+            self._journal.passed_over(state)
+            return
         self._kept = self._journal.kept()
-        self._writing = self._pool.submit(self._journal.finished, state)
+        self._writing = self._pool.submit(self._write, state)
 
     def close(self) -> None:
         """Write the last state, where that is not done yet."""
@@ -236,6 +260,12 @@ class Overlapped:
             self._journal.close()
         finally:
             self._pool.shutdown()
+
+    def _write(self, state: Snapshot) -> None:
+        start = self._clock()
+        self._journal.finished(state)
+        end = self._clock()
+        self._rests_until = end + (end - start) * (1 / self._share - 1)
 
     def _wait(self) -> None:
         writing, self._writing = self._writing, None

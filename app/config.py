@@ -59,6 +59,12 @@ class RunConfig(BaseModel):
     seed: int = _run(0, "everything random is derived from it", ge=0, le=2**63 - 1)
     runs_dir: str = _run("runs", "folder that the run directories are made in")
     checkpoint_every: int = _run(1, "rounds between checkpoints, from which a run can be resumed; 0 = none", ge=0)
+    checkpoint_share: float = _run(
+        0.02,
+        "most of a simulation's time for checkpoints: rounds too short for that are passed over; 1 = none",
+        gt=0,
+        le=1,
+    )
     checkpoints_kept: int = _run(3, "checkpoints that are kept, the newest ones", ge=1, le=10**6)
     resume: str = _run("", "run directory to go on in, with the config it has; empty = a new run")
 

@@ -149,8 +149,9 @@ class FederatedRun:
         watching = self._watching = Monitoring.of(config, self.directory)
         sinks = [*self.output.make_sinks(self.directory, logger, config.num_rounds), *watching.sinks]
         watched = self.watcher.state if self.watcher else dict
+        share = 1.0 if parts.keeps_on_nodes else config.checkpoint_share  # clients are told what they could go back to
         saved = left.round if left else None
-        journal = self.output.journal(checkpoints, config.checkpoint_every, sinks, saved, watched)
+        journal = self.output.journal(checkpoints, config.checkpoint_every, share, sinks, saved, watched)
         observers = [self._stop_if_closed, *(sink.round for sink in sinks), self._count, *self.observers]
         self._examples = ExamplePrivacy.of(config, census, lambda: self.ledger)
         self._strategy = strategy_class(parts)(
@@ -173,7 +174,7 @@ class FederatedRun:
                 watching.alerts.budget_spent(self.rounds + 1)
         finally:
             journal.close()
-            watching.alerts.ended(journal.saved())
+            watching.alerts.ended(journal.saved(), journal.failed())
             for sink in sinks:
                 sink.close()
         self._save_model(result.arrays)

@@ -63,4 +63,4 @@ def engine_of(config: RunConfig) -> Engine:
     named = (name.strip() for name in config.alert_certificates.split(","))
     files = [user_path(name, "alert-certificates") for name in named if name]
     thresholds = {key: value for key, value in config.to_run_config().items() if isinstance(value, int | float)}
-    return Engine(rules_of(config.checkpoint_every, partial(days_left, files)), thresholds)
+    return Engine(rules_of(partial(days_left, files)), thresholds)

@@ -35,13 +35,15 @@ class Output:
         self,
         checkpoints: Checkpoints,
         every: int,
+        share: float,
         sinks: Sequence[Sink],
         saved: int | None,
         watched: Callable[[], State] = dict,
     ) -> RunJournal:
         """Return what keeps every so many rounds, each once the sinks have it; ``saved`` is that of the last one.
 
-        ``watched`` returns what somebody remembers who watches the run, to be kept with it.
+        Written meanwhile, checkpoints take at most that ``share`` of the time. ``watched`` returns what somebody
+        remembers who watches the run, to be kept with it.
         """
 
         def settle() -> None:
@@ -49,7 +51,7 @@ class Output:
                 sink.flush()
 
         journal = EveryFew(checkpoints, every, settle, saved, watched)
-        return Overlapped(journal) if self.checkpoints == "meanwhile" else journal
+        return Overlapped(journal, share) if self.checkpoints == "meanwhile" else journal
 
 
 DEPLOYED = Output()

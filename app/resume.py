@@ -47,6 +47,7 @@ MAY_CHANGE: Mapping[str, str] = {
     "federated-evaluate-every": MEASURING,
     "federated-evaluate-clients": MEASURING,
     "checkpoint-every": KEEPING,
+    "checkpoint-share": KEEPING,
     "checkpoints-kept": KEEPING,
     **dict.fromkeys(
         (

@@ -58,9 +58,10 @@ class RoundRecord:
     clock of a simulated world showed at the end of the round, None where time is real. ``staleness`` holds the "mean"
     and the "largest" number of steps that the model had made since the clients of this step began; None where all begin
     from the present model. ``privacy`` is what all rounds until this one have cost, None without privacy.
-    ``checkpoint`` is the last round before this one from whose state the run could go on, None where none is kept: it
-    stays behind where none can be written. ``example_privacy`` holds the highest "epsilon" that DP-SGD has come to for
-    the examples of a client until this round, and its "delta"; None where examples are not private.
+    ``checkpoint`` is the last round before this one from whose state the run could go on, None where none is kept, and
+    ``failed_checkpoints`` how many in a row could not be written since. ``example_privacy`` holds the highest "epsilon"
+    that DP-SGD has come to for the examples of a client until this round, and its "delta"; None where examples are not
+    private.
     ``offered`` counts the clients that could be drawn. ``diversity`` is what `strategies.diversity` tells of them, None
     where clients name no groups, or privacy keeps it secret who took part. ``norms`` are the Euclidean norms of the
     updates that counted, however their clients travel; none where they are to stay private.
@@ -84,6 +85,7 @@ class RoundRecord:
     staleness: Mapping[str, float] | None = None
     privacy: Spending | None = None
     checkpoint: int | None = None
+    failed_checkpoints: int = 0
     example_privacy: Mapping[str, float] | None = None
     offered: int = 0
     diversity: Mapping[str, Any] | None = None
@@ -115,6 +117,7 @@ class RoundRecord:
             "staleness": None if self.staleness is None else dict(self.staleness),
             "privacy": None if self.privacy is None else self.privacy.to_json(),
             "checkpoint": self.checkpoint,
+            "failed-checkpoints": self.failed_checkpoints,
             "example-privacy": None if self.example_privacy is None else dict(self.example_privacy),
             "diversity": None if self.diversity is None else dict(self.diversity),
             "update-norms": _quantiles(self.norms),

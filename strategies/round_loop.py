@@ -174,7 +174,7 @@ class RoundLoop(Strategy):
                 central = evaluate_fn(progress.round, result.arrays)
         if central is not None:
             result.evaluate_metrics_serverapp[progress.round] = central
-        progress.checkpoint = self.journal.saved()
+        progress.checkpoint, progress.failed_checkpoints = self.journal.saved(), self.journal.failed()
         record = progress.record(None if central is None else wire.scalars(central), scores)
         for observer in self.observers:
             observer(record)

@@ -68,6 +68,7 @@ class RoundProgress:
     simulated_seconds: float | None = None
     privacy: Spending | None = None  # what the rounds so far have cost
     checkpoint: int | None = None  # the last round before this one whose state is kept
+    failed_checkpoints: int = 0  # in a row, of rounds before this one
     withheld: bool = False  # whether what clients report is not to be told
     norms: list[float] = field(default_factory=list)  # of the updates that count, as far as they are told
     bytes_down: int = 0
@@ -230,6 +231,7 @@ class RoundProgress:
             staleness=_spread(self.staleness),
             privacy=None if self.privacy is None else self.privacy.on_mean_of(len(self.counted)),
             checkpoint=self.checkpoint,
+            failed_checkpoints=self.failed_checkpoints,
             offered=self.offered,
             diversity=self._diversity(),
             norms=tuple(self.norms),

@@ -89,6 +89,9 @@ class Journal(Protocol):
     def saved(self) -> int | None:
         """Return the last round whose state is kept, None where there is none; it may wait until that is known."""
 
+    def failed(self) -> int:
+        """Return how many states in a row could not be kept, the latest one among them; it may wait as `saved` does."""
+
     def finished(self, state: Snapshot) -> None:
         """Take the state after a round, whose record the observers have got."""
 
@@ -102,6 +105,10 @@ class NoJournal:
     def saved(self) -> int | None:
         """Nothing is kept."""
         return None
+
+    def failed(self) -> int:
+        """Nothing was tried."""
+        return 0
 
     def finished(self, state: Snapshot) -> None:
         """Forget it."""

@@ -54,11 +54,11 @@ class Engine:
         self._health = self._health.after(line)
         return self._judged()
 
-    def end(self, checkpoint: int | None) -> list[Event]:
-        """Return what begins and ends with the run, of which this round is the last that is kept."""
+    def end(self, checkpoint: int | None, failed: int) -> list[Event]:
+        """Return what begins and ends with the run: its last checkpoint, and how many in a row ``failed`` since."""
         if self._health == Health():  # no round is over, so there is nothing to judge
             return []
-        self._health = replace(self._health, checkpoint=checkpoint, ended=True)
+        self._health = replace(self._health, checkpoint=checkpoint, failed_checkpoints=failed, ended=True)
         return self._judged()
 
     def fire(self, alert: str, text: str) -> list[Event]:

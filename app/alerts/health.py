@@ -79,7 +79,8 @@ class Health:
     """The state of a run after ``round``, and what to compare it with.
 
     ``budget`` is the share of the budget of privacy that is spent. None stands for what the round does not tell.
-    ``checkpoint`` is the last round before ``round`` that is kept; once the run has ``ended``, ``round`` may be it.
+    ``checkpoint`` is the last round that is kept, and ``failed_checkpoints`` how many in a row could not be since.
+    ``ended`` says that no round follows.
     """
 
     round: int = 0
@@ -90,6 +91,7 @@ class Health:
     budget: float | None = None
     epsilon: float = 0.0
     checkpoint: int | None = None
+    failed_checkpoints: int = 0
     silences: Mapping[tuple[str, str], Silence] = field(default_factory=dict)
     clock: float = 0.0
     ended: bool = False
@@ -102,6 +104,7 @@ class Health:
             turnout=turnout(line),
             learning=self.learning.after(line),
             checkpoint=line["checkpoint"],
+            failed_checkpoints=line["failed-checkpoints"],
             silences=dict(_silences(line, self.silences)),
             losses=dict(_losses(line, self.losses)),
             **self._duration(line),

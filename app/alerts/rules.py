@@ -133,28 +133,12 @@ def absent(health: Health, asked: float) -> Iterator[Finding]:
         yield Finding(level, text, f"{kind}/{name}")
 
 
-@dataclass(frozen=True)
-class MissedCheckpoints:
-    """So many checkpoints that were due (one every ``every`` rounds) could not be written."""
-
-    every: int
-
-    def __call__(self, health: Health, most: float) -> Iterator[Finding]:
-        """Compare the last checkpoint with that which was due."""
-        if self.every == 0 or (health.round == 0 and not health.ended):
-            return
-        missed = self._missed(health)
-        level = Level.BAD if missed >= most else Level.GOOD if missed == 0 else Level.BETWEEN
-        last = "there is none" if health.checkpoint is None else f"the last one is that of round {health.checkpoint}"
-        text = f"Checkpoints could not be written: {last}." if missed else "Checkpoints are written."
-        yield Finding(level, text)
-
-    def _missed(self, health: Health) -> int:
-        """Count from round 0, which has one; so has the last round of a run, whichever that is."""
-        if health.ended and health.checkpoint == health.round:
-            return 0
-        due = -(-health.round // self.every) if health.ended else (health.round - 1) // self.every
-        return due + 1 if health.checkpoint is None else max(0, due - health.checkpoint // self.every)
+def unkept(health: Health, most: float) -> Iterator[Finding]:
+    """So many checkpoints in a row could not be written."""
+    failed = health.failed_checkpoints
+    level = Level.BAD if failed >= most else Level.GOOD if failed == 0 else Level.BETWEEN
+    last = "there is none" if health.checkpoint is None else f"the last one is that of round {health.checkpoint}"
+    yield Finding(level, f"Checkpoints could not be written: {last}." if failed else "Checkpoints are written.")
 
 
 @dataclass(frozen=True)
@@ -176,8 +160,8 @@ class ExpiringCertificates:
 USED_UP = "budget-used-up"
 
 
-def rules_of(checkpoint_every: int, days_left: Callable[[], Mapping[str, float | str]]) -> tuple[Rule, ...]:
-    """Return all rules of a run that keeps checkpoints so often, and watches these certificates."""
+def rules_of(days_left: Callable[[], Mapping[str, float | str]]) -> tuple[Rule, ...]:
+    """Return all rules of a run that watches these certificates."""
     return (
         Rule("participation", "alert-participation", participation),
         Rule("rejected", "alert-rejected", rejected),
@@ -187,6 +171,6 @@ def rules_of(checkpoint_every: int, days_left: Callable[[], Mapping[str, float |
         Rule("duration", "alert-duration", duration),
         Rule("loss", "alert-loss", loss),
         Rule("absent", "alert-absent", absent),
-        Rule("checkpoint", "alert-checkpoint", MissedCheckpoints(checkpoint_every)),
+        Rule("checkpoint", "alert-checkpoint", unkept),
         Rule("certificate", "alert-certificate-days", ExpiringCertificates(days_left)),
     )

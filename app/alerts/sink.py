@@ -42,9 +42,9 @@ class AlertSink:
             self._engine.fire(USED_UP, f"The budget of privacy is used up: round {next_round} would exceed it.")
         )
 
-    def ended(self, checkpoint: int | None) -> None:
-        """Tell what shows only once the run is over: ``checkpoint`` is the last round whose state is kept."""
-        self._announce(self._engine.end(checkpoint))
+    def ended(self, checkpoint: int | None, failed: int) -> None:
+        """Tell what shows once the run is over: the last round that is kept, and how many in a row could not be."""
+        self._announce(self._engine.end(checkpoint, failed))
 
     def flush(self) -> None:
         """Nothing waits."""

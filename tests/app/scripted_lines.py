@@ -51,10 +51,8 @@ def lines(rounds: int, faults: Mapping[int, Fault] = {}) -> list[dict[str, Any]]
     return [record(number, **faults.get(number, {})).to_json() for number in range(rounds + 1)]
 
 
-def engine(
-    thresholds: Mapping[str, float] = {}, every: int = 1, days_left: Callable[[], Mapping[str, float | str]] = dict
-) -> Engine:
-    return Engine(rules_of(every, days_left), {**THRESHOLDS, **thresholds})
+def engine(thresholds: Mapping[str, float] = {}, days_left: Callable[[], Mapping[str, float | str]] = dict) -> Engine:
+    return Engine(rules_of(days_left), {**THRESHOLDS, **thresholds})
 
 
 def events(lines: Iterable[Mapping[str, Any]], watching: Engine | None = None) -> list[tuple[int, str, str, str]]:

@@ -47,8 +47,8 @@ FAULTS: list[tuple[str, str, Fault]] = [
     ("loss", "central", central(loss=INF, accuracy=0.2)),
     ("loss", "central", central(loss=50.0, accuracy=0.2)),
     ("loss", "train", {"train": {"loss": 50.0}}),
-    ("checkpoint", "", {"checkpoint": 20}),
-    ("checkpoint", "", {"checkpoint": None}),
+    ("checkpoint", "", {"checkpoint": 20, "failed_checkpoints": 1}),
+    ("checkpoint", "", {"checkpoint": None, "failed_checkpoints": 5}),
     ("absent", "regions/asia", {"diversity": groups(europe=5, asia=0)}),
     ("absent", "regions/asia", {"diversity": groups(europe=5)}),
 ]
@@ -83,7 +83,7 @@ def test_a_budget_that_is_used_up_is_told_once_and_is_over_when_a_round_can_begi
     assert off.fire(USED_UP, "no round is left") == []
 
 
-@pytest.mark.parametrize("rule", rules_of(1, lambda: {"server.pem": 3.0}), ids=lambda rule: rule.name)
+@pytest.mark.parametrize("rule", rules_of(lambda: {"server.pem": 3.0}), ids=lambda rule: rule.name)
 def test_a_threshold_of_zero_turns_a_rule_off(rule: Any) -> None:
     faults = [fault for alert, _, fault in FAULTS if alert == rule.name]
     told = lines(60, dict(enumerate(faults, start=30)))
@@ -96,7 +96,7 @@ def test_a_threshold_of_zero_turns_a_rule_off(rule: Any) -> None:
 
 
 def test_every_threshold_is_a_key_and_every_key_a_threshold() -> None:
-    assert {rule.key for rule in rules_of(1, dict)} == set(THRESHOLDS)
+    assert {rule.key for rule in rules_of(dict)} == set(THRESHOLDS)
 
 
 def test_participation_counts_who_sent_something_and_not_who_was_not_needed() -> None:
@@ -160,46 +160,36 @@ def test_a_loss_that_stays_exploded_stays_an_alert() -> None:
     assert events(lines(120, exploded)) == [(30, "loss", "central", "firing"), (100, "loss", "central", "resolved")]
 
 
-def test_checkpoints_are_due_as_often_as_was_asked() -> None:
+def test_checkpoints_that_nobody_has_tried_to_write_are_not_missed() -> None:
     every_ten = lines(60, {n: {"checkpoint": (n - 1) // 10 * 10} for n in range(1, 61)})
-    assert events(every_ten, engine(every=10)) == []
-    failing = lines(60, {n: {"checkpoint": min((n - 1) // 10 * 10, 30) if n < 55 else 50} for n in range(1, 61)})
-    assert events(failing, engine(every=10)) == [(41, "checkpoint", "", "firing"), (55, "checkpoint", "", "resolved")]
-    assert [told[0] for told in events(failing, engine({"alert-checkpoint": 2}, every=10))] == [51, 55]
-    assert events(lines(60, {n: {"checkpoint": None} for n in range(61)}), engine(every=0)) == []
+    assert events(every_ten) == []
+    assert events(lines(60, {n: {"checkpoint": None} for n in range(61)})) == []
+
+
+def test_so_many_checkpoints_in_a_row_are_missed() -> None:
+    failing = lines(60, {n: {"checkpoint": 30, "failed_checkpoints": (n - 31) // 10} for n in range(41, 55)})
+    assert events(failing) == [(41, "checkpoint", "", "firing"), (55, "checkpoint", "", "resolved")]
+    assert [told[0] for told in events(failing, engine({"alert-checkpoint": 2}))] == [51, 55]
 
 
 @pytest.mark.parametrize(
-    ("every", "rounds", "kept", "most", "fires"),
-    [
-        (1, 6, 6, 1, False),
-        (1, 6, 5, 1, True),
-        (1, 6, None, 1, True),
-        (10, 20, 10, 1, True),
-        (10, 25, 25, 1, False),
-        (10, 25, 20, 1, True),  # a run's last state is kept, whichever its round
-        (10, 25, 20, 2, False),
-        (10, 25, 10, 2, True),
-        (10, 5, 0, 1, True),
-        (0, 5, None, 1, False),
-        (1, 6, 5, 0, False),
-    ],
+    ("kept", "failed", "most", "fires"),
+    [(6, 0, 1, False), (5, 1, 1, True), (None, 7, 1, True), (5, 1, 2, False), (4, 2, 2, True), (5, 1, 0, False)],
 )
-def test_the_checkpoint_of_the_last_round_is_due_at_the_end(
-    every: int, rounds: int, kept: int | None, most: int, fires: bool
+def test_the_checkpoint_of_the_last_round_shows_at_the_end(
+    kept: int | None, failed: int, most: int, fires: bool
 ) -> None:
-    watching = engine({"alert-checkpoint": most}, every)
-    for number in range(rounds + 1):
-        due = None if number == 0 or every == 0 else (number - 1) // every * every
-        assert watching.round(record(number, checkpoint=due).to_json()) == []
-    found = [told(event) for event in watching.end(kept)]
-    assert found == ([(rounds, "checkpoint", "", "firing")] if fires else [])
+    watching = engine({"alert-checkpoint": most})
+    for number in range(7):
+        assert watching.round(record(number).to_json()) == []
+    found = [told(event) for event in watching.end(kept, failed)]
+    assert found == ([(6, "checkpoint", "", "firing")] if fires else [])
 
 
 def test_a_checkpoint_at_the_end_makes_up_for_those_before() -> None:
-    watching = engine()
-    assert [event.state for line in lines(6, {6: {"checkpoint": 3}}) for event in watching.round(line)] == ["firing"]
-    assert [told(event) for event in watching.end(6)] == [(6, "checkpoint", "", "resolved")]
+    watching, fault = engine(), {6: {"checkpoint": 3, "failed_checkpoints": 2}}
+    assert [event.state for line in lines(6, fault) for event in watching.round(line)] == ["firing"]
+    assert [told(event) for event in watching.end(6, 0)] == [(6, "checkpoint", "", "resolved")]
 
 
 def test_the_end_of_a_run_changes_no_other_alert() -> None:
@@ -207,11 +197,11 @@ def test_the_end_of_a_run_changes_no_other_alert() -> None:
     faults = {40: {**LOST_FOUR, **central(loss=NAN, accuracy=0.2), "diversity": groups(europe=5, asia=0)}}
     assert len(events(lines(40, faults), watching)) == 3
     (used_up,) = watching.fire(USED_UP, "no round is left")
-    assert watching.end(40) == [] and used_up in watching.active
+    assert watching.end(40, 0) == [] and used_up in watching.active
 
 
 def test_a_run_that_ends_before_its_first_round_raises_none() -> None:
-    assert engine().end(None) == []
+    assert engine().end(None, 0) == []
 
 
 def test_a_small_group_is_absent_when_all_of_it_is_asked_in_vain() -> None:
@@ -252,7 +242,7 @@ def test_a_group_that_others_have_outgrown_is_not_gone() -> None:
 
 
 def test_several_faults_at_once_are_told_apart() -> None:
-    told = events(lines(40, {30: {**LOST_FOUR, "diversity": groups(europe=0, asia=0), "checkpoint": 3}}))
+    told = events(lines(40, {30: {**LOST_FOUR, "diversity": groups(europe=0, asia=0), "failed_checkpoints": 3}}))
     assert {(alert, subject) for number, alert, subject, state in told if number == 30} == {
         ("participation", ""),
         ("absent", "regions/europe"),

@@ -257,6 +257,32 @@ def test_every_few_rounds_and_at_the_end(tmp_path: Path, kind: str) -> None:
     assert files(checkpoints) == [f"000000{number}.checkpoint" for number in (0, 3, 6, 8)]
 
 
+@pytest.mark.parametrize("share", [0.02, 0.3, 1.0])
+def test_checkpoints_take_no_more_than_their_share_of_the_time_and_the_last_state_is_kept(
+    tmp_path: Path, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, spent, write = [0.0], list[float](), Checkpoints.write
+    rng = np.random.default_rng(0)
+
+    def slow(self: Checkpoints, state: Snapshot) -> None:
+        write(self, state)
+        spent.append(float(rng.uniform(0.01, 0.2)))
+        now[0] += spent[-1]
+
+    monkeypatch.setattr(Checkpoints, "write", slow)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", kept=1000)
+    journal = Overlapped(EveryFew(checkpoints, 1), share, lambda: now[0])
+    for number in range(200):
+        now[0] += 0.1
+        journal.finished(state(number))
+        journal.saved()  # waits, so that the clock is nobody else's
+        assert sum(spent[:-1]) <= share * now[0]
+    assert share == 1 or sum(spent) > share * now[0] / 2  # nor much less
+    journal.close()
+    assert len(files(checkpoints)) == len(spent) and same(checkpoints.newest(), state(199))
+    assert (len(spent) == 200) == (share == 1)
+
+
 def test_without_checkpoints_none_are_written(tmp_path: Path) -> None:
     journal = EveryFew(Checkpoints(tmp_path / "checkpoints"), 0)
     journal.finished(state(0))

@@ -253,7 +253,7 @@ def test_alerts_need_neither_tensorflow_nor_matplotlib_nor_prometheus() -> None:
 
 
 def test_every_rule_has_a_name_of_its_own() -> None:
-    names = [rule.name for rule in rules_of(1, dict)]
+    names = [rule.name for rule in rules_of(dict)]
     assert len(set(names)) == len(names)
 
 

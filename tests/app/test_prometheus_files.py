@@ -71,7 +71,7 @@ def exported() -> dict[str, set[str]]:
 
 
 def test_there_is_a_rule_for_each_of_ours() -> None:
-    assert set(NAMES) == {rule.name for rule in rules_of(1, dict)}
+    assert set(NAMES) == {rule.name for rule in rules_of(dict)}
     assert [group["name"] for group in groups()] == ["fedkeras", "fedkeras-run"]
     assert [rule["alert"] for rule in groups()[0]["rules"]] == list(NAMES.values())
 

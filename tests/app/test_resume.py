@@ -33,7 +33,7 @@ from strategies.records import RoundRecord
 from strategies.server_model import ServerModel
 from tests.app.inline_runs import SMALL, Left, latest, simulated
 
-SHORT = {**SMALL, "num-rounds": 4, "federated-evaluate-every": 2}
+SHORT = {**SMALL, "num-rounds": 4, "federated-evaluate-every": 2, "checkpoint-share": 1.0}
 PRIVATE = {
     "strategy": "dp-fedavg-adaptive",
     "noise-multiplier": 0.1,

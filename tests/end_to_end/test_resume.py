@@ -20,7 +20,7 @@ from tests.app.inline_runs import REPOSITORY, SMALL, Left, latest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-BASE = {**SMALL, "num-rounds": 5, "federated-evaluate-every": 2, "node-timeout": 60.0}
+BASE = {**SMALL, "num-rounds": 5, "federated-evaluate-every": 2, "node-timeout": 60.0, "checkpoint-share": 1.0}
 BANS = {"ban-after": 1, "ban-rounds": 2, "max-client-examples": 150}  # half of the clients have more
 CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "before sending": ("inline", "before-sending", {"strategy": "fedavg", "selection": "power-of-choice", **BANS}),

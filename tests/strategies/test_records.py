@@ -127,6 +127,7 @@ def test_a_line_of_metrics_by_hand() -> None:
             "caveat": "is none",
         },
         "checkpoint": 1,
+        "failed-checkpoints": 0,
         "example-privacy": {"epsilon": 2.5, "delta": 1e-4},
         "diversity": {"regions": {"effective": 1.0, "groups": {"": {"clients": 5, "selected": 2, "counted": 1}}}},
         "update-norms": {"updates": 5, "min": 1.0, "q25": 2.0, "median": 3.0, "q75": 4.0, "max": 5.0},

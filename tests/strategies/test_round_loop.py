@@ -138,6 +138,9 @@ class Disk:
     def saved(self) -> int | None:
         return None
 
+    def failed(self) -> int:
+        return 0
+
     def finished(self, state: Snapshot) -> None:
         self.states.append(b"".join(parts_of(Content(state.facts(), state.groups()))))
 
