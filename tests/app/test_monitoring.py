@@ -63,7 +63,7 @@ def test_five_hundred_clean_rounds_of_a_federation_raise_none(tmp_path: Path) ->
     """Real rounds of six toy clients. Made up are their accuracy, as they learn nothing, and the time: a machine with
     other work to do is no fault of theirs.
     """
-    sink = AlertSink(engine(every=0), tmp_path / "metrics.jsonl", tmp_path / "alerts.jsonl")
+    sink = AlertSink(engine(), tmp_path / "metrics.jsonl", tmp_path / "alerts.jsonl")
     rounds: list[int] = []
 
     def evaluate(number: int, arrays: ArrayRecord) -> MetricRecord:
@@ -261,7 +261,7 @@ def test_every_rule_has_a_name_of_its_own() -> None:
 
 
 def alerts_told(records: list[RoundRecord]) -> list[tuple[int, str, str, str]]:
-    return events((record.to_json() for record in records), engine({"alert-duration": 0}, every=0))
+    return events((record.to_json() for record in records), engine({"alert-duration": 0}))
 
 
 class InRounds:
