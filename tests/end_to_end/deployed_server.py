@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tests.app.deployed_files import made
 from tests.end_to_end.conftest import Ended, Flower, free_port
 
 LONGEST_WAIT = 60.0  # s; a tenth of it on a quiet machine
+LISTENING = "Uvicorn running on https://"
 
 
 @dataclass
@@ -60,17 +62,34 @@ class Started:
 
 @dataclass
 class Server:
-    """A SuperLink that runs, what its nodes and operator need, and its log."""
+    """A SuperLink that runs, and what its nodes and operator need."""
 
     flower: Flower
     deployment: Deployment
     address: str
-    log: Path
+    command: Sequence[str]
+    superlink: Started
 
-    def node(self, folder: Path, *options: str, address: str | None = None) -> Started:
+    @property
+    def log(self) -> Path:
+        """What the SuperLink that runs now has said."""
+        return self.superlink.log
+
+    def kill_and_restart(self) -> None:
+        """Kill the SuperLink, and start it as its supervisor does: on its port, with its database."""
+        self.superlink.kill()
+        self.superlink = start(self.flower, *self.command)
+        self.superlink.until(LISTENING)
+
+    def superexec(self, **variables: str) -> Started:
+        """Start what starts the runs, where the SuperLink does not."""
+        folder = str(self.deployment.server.folder)
+        return start(self.flower, "fedkeras", "deploy", "superexec", folder, "--superlink", self.address, **variables)
+
+    def node(self, folder: Path, *options: str, address: str | None = None, **variables: str) -> Started:
         """Start a SuperNode with the files of a folder."""
         where = ("--superlink", address or self.address, "--port", str(free_port()))
-        return start(self.flower, "fedkeras", "deploy", "supernode", str(folder), *where, *options)
+        return start(self.flower, "fedkeras", "deploy", "supernode", str(folder), *where, *options, **variables)
 
     def refused(self, folder: Path, *options: str, address: str | None = None) -> Ended:
         """Start a SuperNode that has to end by itself, with an error."""
@@ -89,13 +108,17 @@ class Server:
         return list(self.supernodes("list", "mine")["nodes"])
 
 
-def start(flower: Flower, *command: str) -> Started:
+def start(flower: Flower, *command: str, **variables: str) -> Started:
     log = flower.folder / f"{uuid.uuid4().hex}.log"
     with log.open("wb") as file:
         process = subprocess.Popen(
-            command, cwd=flower.user, env={**flower.environment, **ENVIRONMENT, "PYTHONUNBUFFERED": "1"},
-            stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+            command,
+            cwd=flower.user,
+            env={**flower.environment, **ENVIRONMENT, "PYTHONUNBUFFERED": "1", **variables},
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
     return Started(process, log)
 
 
@@ -104,8 +127,9 @@ def serve(flower: Flower, *options: str) -> Server:
     deployment = made(flower.folder / "deployment", "east", "west")
     port, database = free_port(), str(flower.folder / "superlink.db")
     where = ("--port", str(port), "--database", database)
-    superlink = start(flower, "fedkeras", "deploy", "superlink", str(deployment.server.folder), *options, *where)
-    superlink.until("Uvicorn running on https://")
+    command = ("fedkeras", "deploy", "superlink", str(deployment.server.folder), *options, *where)
+    superlink = start(flower, *command)
+    superlink.until(LISTENING)
     connected = flower.fedkeras("deploy", "connect", str(deployment.folder), f"127.0.0.1:{port}")
     assert connected.code == 0 and "answers." in connected.output
-    return Server(flower, deployment, f"127.0.0.1:{port}", superlink.log)
+    return Server(flower, deployment, f"127.0.0.1:{port}", command, superlink)
