@@ -9,7 +9,6 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -32,7 +31,6 @@ from strategies.describe import DESCRIBE, NodeDescription
 from strategies.federated import FederatedStrategy
 from strategies.population import ClientInfo
 from strategies.records import RoundRecord
-from strategies.terms import RoundRules
 from tests.app.inline_runs import SMALL, latest, start
 from tests.app.scripted_lines import COHORT, engine, events, record
 from tests.strategies.toy_federation import app, local_arrays, run, start_arrays
@@ -54,33 +52,6 @@ def scraped(address: str) -> dict[str, float]:
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
-
-
-# Five hundred rounds.
-
-
-def test_five_hundred_clean_rounds_of_a_federation_raise_none(tmp_path: Path) -> None:
-    """Real rounds of six toy clients. Made up are their accuracy, as they learn nothing, and the time: a machine with
-    other work to do is no fault of theirs.
-    """
-    sink = AlertSink(engine(), tmp_path / "metrics.jsonl", tmp_path / "alerts.jsonl")
-    rounds: list[int] = []
-
-    def evaluate(number: int, arrays: ArrayRecord) -> MetricRecord:
-        return MetricRecord({"loss": 2.3 * 0.99**number, "accuracy": 1 - 0.9 * 0.99**number})
-
-    strategy = FederatedStrategy(
-        registry.build("fedavg", {"clients-per-round": 4}),
-        RoundRules(evaluate_every=1),
-        observers=[
-            lambda record: sink.round(replace(record, seconds={"total": 0.01})),
-            lambda record: rounds.append(len(record.accepted)),
-        ],
-    )
-    strategy.start(InlineGrid.of(app(), 2), start_arrays(), num_rounds=500, evaluate_fn=evaluate)
-    sink.close()
-    assert rounds == [0] + [4] * 500
-    assert not (tmp_path / "alerts.jsonl").exists()
 
 
 # Runs of the app.
