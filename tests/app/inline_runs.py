@@ -26,6 +26,7 @@ from sklearn.datasets import load_digits
 from app.client import app as client_app
 from app.config import RunConfig
 from app.federated_run import FederatedRun
+from app.output import Output
 from app.run_directory import RunDirectory
 from simulation.inline import InlineGrid
 from strategies.federated import Observer
@@ -70,15 +71,22 @@ def simulated(nodes: int) -> NodeConfigs:
     return {node + 1: {"partition-id": node, "num-partitions": nodes} for node in range(nodes)}
 
 
+WITHOUT_PAGE = Output(page=False)  # to draw one takes as long as all the rest of a small run
+
+
 def start(
-    runs_dir: Path, changes: Mapping[str, Any], nodes: NodeConfigs | int = 1, observers: Sequence[Observer] = ()
+    runs_dir: Path,
+    changes: Mapping[str, Any],
+    nodes: NodeConfigs | int = 1,
+    observers: Sequence[Observer] = (),
+    output: Output = WITHOUT_PAGE,
 ) -> Left:
     """Run to the end; what ends the run early is raised."""
     config = RunConfig.from_run_config({**changes, "runs-dir": str(runs_dir)})
     directory = RunDirectory.create(runs_dir, "test", datetime.now())
     node_configs = simulated(nodes) if isinstance(nodes, int) else nodes
     grid = InlineGrid(client_app, {n: dict(c) for n, c in node_configs.items()}, config.to_run_config())
-    run = FederatedRun(config, directory, observers)
+    run = FederatedRun(config, directory, observers, output)
     with run.status():
         run.execute(grid)
     return Left(directory)

@@ -20,6 +20,7 @@ from app.config import RunConfig
 from app.errors import RunPruned, RunRefused
 from app.federated_run import run_name
 from app.fingerprint import code_fingerprint, code_location
+from app.output import DEPLOYED
 from simulation.inline import InlineGrid
 from strategies import wire
 from strategies.describe import DESCRIBE, NodeDescription
@@ -55,7 +56,7 @@ def test_a_node_describes_its_clients_and_its_code() -> None:
 def left(tmp_path_factory: pytest.TempPathFactory) -> Left:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FEDKERAS_CACHE", str(tmp_path_factory.mktemp("cache")))
-        return start(tmp_path_factory.mktemp("runs"), SMALL, nodes=2)
+        return start(tmp_path_factory.mktemp("runs"), SMALL, nodes=2, output=DEPLOYED)
 
 
 def test_the_run_says_that_it_is_complete(left: Left) -> None:
@@ -206,7 +207,7 @@ def test_an_interrupted_run_leaves_a_readable_directory(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        start(tmp_path, SMALL, observers=[press_control_c])
+        start(tmp_path, SMALL, observers=[press_control_c], output=DEPLOYED)
     left = latest(tmp_path)
     assert (left.json("status.json")["state"], left.json("status.json")["rounds"]) == ("interrupted", 1)
     assert [record["round"] for record in left.records()] == [0, 1]
@@ -232,7 +233,7 @@ def test_a_run_that_breaks_says_so_in_its_directory(tmp_path: Path) -> None:
             raise OSError("No space left on device")
 
     with pytest.raises(OSError, match="No space left"):
-        start(tmp_path, SMALL, observers=[break_down])
+        start(tmp_path, SMALL, observers=[break_down], output=DEPLOYED)
     left = latest(tmp_path)
     assert left.json("status.json")["state"] == "failed"
     assert "No space left on device" in left.json("status.json")["message"]
@@ -242,7 +243,7 @@ def test_a_run_that_breaks_says_so_in_its_directory(tmp_path: Path) -> None:
 def test_updates_that_diverge_are_rejected_and_too_many_end_the_run(tmp_path: Path) -> None:
     changes = {**SMALL, "model": "mlp", "learning-rate": 1000.0, "local-epochs": 20, "max-skipped-rounds": 2}
     with pytest.raises(StrategyError, match="2 skipped rounds in a row") as caught:
-        start(tmp_path, {**changes, "num-rounds": 9})
+        start(tmp_path, {**changes, "num-rounds": 9}, output=DEPLOYED)
     assert "learning-rate" in str(caught.value)
     left = latest(tmp_path)
     assert [record["skipped"] for record in left.records()] == [False, True, True]

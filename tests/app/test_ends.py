@@ -6,6 +6,7 @@ import pytest
 
 import app.federated_run
 from app.errors import UserError
+from app.output import DEPLOYED
 from strategies.errors import StrategyError
 from strategies.records import RoundRecord
 from tests.app.inline_runs import SMALL, latest, start
@@ -22,9 +23,9 @@ def end_in_round_2(record: RoundRecord) -> None:
 
 def test_a_report_that_fails_does_not_hide_how_the_run_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app.federated_run, "write_report", broken)
-    assert start(tmp_path / "a", SMALL).json("status.json")["state"] == "completed"
+    assert start(tmp_path / "a", SMALL, output=DEPLOYED).json("status.json")["state"] == "completed"
     with pytest.raises(StrategyError, match="the true reason"):
-        start(tmp_path / "b", SMALL, observers=[end_in_round_2])
+        start(tmp_path / "b", SMALL, observers=[end_in_round_2], output=DEPLOYED)
 
 
 def test_a_run_that_ends_early_leaves_the_model_it_had(tmp_path: Path) -> None:

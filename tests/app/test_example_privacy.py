@@ -59,7 +59,7 @@ def test_each_client_pays_for_the_rounds_in_which_it_was_asked_and_each_round_te
     assert found == sorted(found, key=lambda cost: -cost.epsilon)
     said = summary(found, 1e-4)
     assert said in caplog.text
-    assert said.split("(")[0] in " ".join(left.directory.report.read_text().split())
+    assert said.split("(")[0] in " ".join(write_report([left.directory.path]).read_text(encoding="utf-8").split())
     told = [line["example-privacy"] for line in left.records()]
     assert told[0] == {"epsilon": 0.0, "delta": 1e-4}
     epsilons = [one["epsilon"] for one in told]

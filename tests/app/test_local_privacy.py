@@ -13,6 +13,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from app.client import client_noise
 from app.config import RunConfig
 from app.errors import ConfigError
+from app.output import DEPLOYED
 from app.simulated_process import simulated_here
 from strategies.privacy.accounting import Release, epsilons
 from tests.app.inline_runs import SMALL, start
@@ -42,7 +43,7 @@ def test_nothing_but_the_cost_is_told(tmp_path: Path) -> None:
 
 def test_without_noise_every_output_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    left = start(tmp_path, {**LOCAL, "noise-multiplier": 0.0, "num-rounds": 1})
+    left = start(tmp_path, {**LOCAL, "noise-multiplier": 0.0, "num-rounds": 1}, output=DEPLOYED)
     assert left.records()[1]["privacy"]["epsilon"] == "Infinity"
     assert "No privacy: the key 'noise-multiplier' is 0" in caplog.text and "NO PRIVACY" in caplog.text
     assert "no privacy" in left.directory.report.read_text(encoding="utf-8").lower()
