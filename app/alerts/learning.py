@@ -4,7 +4,8 @@ A model that stays at its best may have converged, which is how a good run ends 
 accuracy moves with the clients that happen to be drawn, and may not beat its best for a hundred rounds. So a round does
 well if its accuracy is better than any before; or, once the model has learnt most of what it could (`MOST`), if it is
 near the best (`NEAR`). A model that never leaves chance, one that is stuck half way, and one that falls and stays down
-do not do well, and fire after as many rounds in a row as the threshold says.
+do not do well, and fire after as many rounds in a row as the threshold says. So does one that the noise of its privacy
+holds half way: that it gets no better is true of it, whatever the reason.
 """
 
 from __future__ import annotations
