@@ -79,9 +79,13 @@ def _find(argument: str, project: Path, folder: Path) -> Path:
 
 
 def _of_run(directory: Path) -> dict[str, Any]:
-    """Return the config of the run in a directory, nothing where there is none: the server may be elsewhere."""
+    """Return the config of the run in a directory, nothing where there is none: the server may be elsewhere.
+
+    Without keys that are not known, as of another version: who goes on with the run says so (`app.resume`).
+    """
     file = RunDirectory(directory).config
-    return _read(file) if file.is_file() else {}
+    known = RunConfig.key_names()
+    return {key: value for key, value in _read(file).items() if key in known} if file.is_file() else {}
 
 
 def _read(file: Path) -> dict[str, Any]:

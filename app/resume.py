@@ -25,7 +25,7 @@ from strategies.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 
-SHOWN = 60  # letters of a version; no two fingerprints agree in as many
+SHOWN = {"fingerprint": 12}  # letters, in which no two agree
 COLLUDING = ("alie", "ipm", "collusion")
 
 WAITING = "it says how long to wait, and not for what"
@@ -77,13 +77,22 @@ def directory_to_resume(config: RunConfig) -> RunDirectory:
 
 def saved_config(directory: RunDirectory) -> RunConfig:
     """Return the config that the run in a directory was started with; raises UserError where it cannot be read."""
+    named = f"The key 'resume' is '{directory.path}'"
+    instead = "name the directory of a run, on the machine where the server runs."
+    if not directory.path.is_dir():
+        raise UserError(f"{named}, where there is no folder: {instead}")
+    if not directory.config.is_file():
+        raise UserError(f"{named}, where there is no config.toml, and so no run: {instead}")
     try:
-        return RunConfig.from_run_config(tomllib.loads(directory.config.read_text(encoding="utf-8")))
+        saved = tomllib.loads(directory.config.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
+        raise UserError(f"{named}, whose config.toml cannot be read ({error}): {instead}") from None
+    if unknown := sorted(saved.keys() - set(RunConfig.key_names())):
         raise UserError(
-            f"The key 'resume' is '{directory.path}', whose config.toml cannot be read ({error}): name the directory "
-            "of a run, on the machine where the server runs."
-        ) from None
+            f"{named}, whose config.toml has the keys {', '.join(unknown)}: its run is of another version of this "
+            "program, which alone can go on with it."
+        )
+    return RunConfig.from_run_config(saved)
 
 
 def refuse_changes(before: RunConfig, now: RunConfig) -> None:
@@ -139,7 +148,7 @@ def note_versions(directory: RunDirectory, fingerprint: str, location: str) -> N
     before = directory.read_versions()
     now = {**installed_versions(), "fingerprint": fingerprint}
     changed = ", ".join(
-        f"{name} {str(now[name])[:SHOWN]} instead of {str(before[name])[:SHOWN]}"
+        f"{name} {str(now[name])[: SHOWN.get(name)]} instead of {str(before[name])[: SHOWN.get(name)]}"
         for name in now
         if before.get(name, now[name]) != now[name]
     )
@@ -161,6 +170,8 @@ def left_by(
     the run cannot go on.
     """
     checkpoints.tidy()
+    if not checkpoints.rounds() and directory.metrics.exists():
+        logger.warning("No checkpoint is in %s: a run that goes on begins anew.", checkpoints.folder)
     left, begun = checkpoints.newest(), None if census.simulated else checkpoints.begun()
     if left is None and begun is not None:
         raise UserError(

@@ -39,7 +39,8 @@ class RunDirectory:
     """The folder of one run and the names of its files.
 
     Whole files are replaced atomically; ``metrics.jsonl`` and ``clients.jsonl`` grow line by line (`app.sinks`). All
-    methods raise OSError where the disk refuses; only ``create``, which reads what the user gave, raises UserError.
+    methods raise OSError where the disk refuses; only ``create``, which reads what the user gave, and what reads a file
+    that somebody may have changed raise UserError.
     """
 
     path: Path
@@ -156,7 +157,7 @@ class RunDirectory:
         self._write_json(self.versions, {**versions, CHANGED: changed} if changed else versions)
 
     def read_versions(self) -> Mapping[str, Any]:
-        """Return what `write_versions` wrote last; nothing where it never did. Raises ValueError for anything else."""
+        """Return what `write_versions` wrote last; nothing where it never did. Raises UserError for anything else."""
         return _read_json(self.versions)
 
     def write_population(
@@ -192,7 +193,7 @@ class RunDirectory:
         self._write_json(self.status, told)
 
     def read_status(self) -> Mapping[str, Any]:
-        """Return what `write_status` wrote last; nothing where it never did. Raises ValueError for anything else."""
+        """Return what `write_status` wrote last; nothing where it never did. Raises UserError for anything else."""
         return _read_json(self.status)
 
     def is_closed(self) -> bool:
@@ -212,10 +213,10 @@ class RunDirectory:
 def _read_json(path: Path) -> Mapping[str, Any]:
     if not path.exists():
         return {}
-    value = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} holds no JSON object")
-    return value
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} cannot be read ({error}): delete it, and the run can go on without.") from None
 
 
 def file_name(name: str) -> str:

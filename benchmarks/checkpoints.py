@@ -83,7 +83,7 @@ def median_round(simulation: Simulation, folder: str, model: str, way: str, roun
 
     every, output = WAYS[way]
     config = {"num-rounds": rounds, "federated-evaluate-every": 0, "node-timeout": 60.0, "runs-dir": folder}
-    config |= {**MODELS[model], "checkpoint-every": every}
+    config |= {**MODELS[model], "checkpoint-every": every, "checkpoint-share": 1.0}
     simulation.run(RunConfig.from_run_config(config), (note,), output)
     wall, cpu = np.median(np.diff(ends, axis=0)[2:], axis=0) * 1e3
     return float(wall), float(cpu)

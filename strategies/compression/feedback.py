@@ -13,8 +13,8 @@ An update that did not count (rejected, late, surplus, of a skipped round, of a 
 checkpoint) goes back into e whole. A client learns that with its next request, see `ClientStates.last`: until then it
 keeps both, what is left if the round counted and if it did not. So all that counted and e are the sum of all updates.
 As the model has not moved, the client then trains towards the same again: what comes back overshoots at first.
-A client that takes part rarely sends what it has left out long ago, from another model. On its disk are three states
-at most, of eight bytes for each value of the model, or sixteen with momentum.
+A client that takes part rarely sends what it has left out long ago, from another model. On its disk are as many states
+as `strategies.client_state` says, of eight bytes for each value of the model, or sixteen with momentum.
 
 With a codec that is unbiased already, error feedback only adds up its noise: on MNIST with two shards a client, 2 bits
 of QSGD reach 0.914 without it and 0.902 with it (benchmarks/README.md). So 'auto' leaves it off there.

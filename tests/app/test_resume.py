@@ -318,7 +318,7 @@ def test_each_change_of_the_code_is_told(tmp_path: Path, caplog: pytest.LogCaptu
     directory = RunDirectory.create(tmp_path, "x", datetime(2026, 1, 1))
     for fingerprint in ("a" * 64, "b" * 64, "b" * 64, "c" * 64):
         note_versions(directory, fingerprint, "/code")
-    told = [f"fingerprint {now * 60} instead of {before * 60}" for now, before in ("ba", "cb")]
+    told = [f"fingerprint {now * 12} instead of {before * 12}" for now, before in ("ba", "cb")]
     assert directory.read_versions()["changed-on-resume"] == "; ".join(told)
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
 
@@ -471,6 +471,7 @@ OTHER: dict[str, Any] = {
     "num-rounds": 50, "runs-dir": "elsewhere", "resume": "there", "min-nodes": 2, "node-timeout": 3.0,
     "round-timeout": 4.0, "max-skipped-rounds": 9, "min-replies": 2, "clients-per-message": 1, "evaluate-every": 7,
     "federated-evaluate-every": 7, "federated-evaluate-clients": 3, "checkpoint-every": 5, "checkpoints-kept": 1,
+    "checkpoint-share": 0.5,
     "budget-epsilon": 9.0, "prometheus-port": 9464, "mlflow-uri": "http://mlflow", "alert-participation": 0.5,
     "alert-rejected": 0.0, "alert-stagnation-rounds": 5, "alert-budget": 0.5, "alert-duration": 0.0, "alert-loss": 0.0,
     "alert-checkpoint": 0, "alert-absent": 0, "alert-certificates": "server.pem", "alert-certificate-days": 30,
@@ -523,12 +524,50 @@ def test_a_changed_config_leaves_the_directory_alone(tmp_path: Path) -> None:
     assert contents(left) == before
 
 
-@pytest.mark.parametrize("content", [None, "num-rounds = [", "no-such-key = 1"])
-def test_a_directory_without_a_run_is_a_sentence(tmp_path: Path, content: str | None) -> None:
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (None, "where there is no config.toml, and so no run: name the directory of a run, on the machine"),
+        ("num-rounds = [", r"whose config.toml cannot be read \(.*\): name the directory of a run"),
+        ("gone = 1\nno-such-key = 1", "has the keys gone, no-such-key: its run is of another version of this program"),
+    ],
+)
+def test_a_directory_without_a_run_is_a_sentence(tmp_path: Path, content: str | None, sentence: str) -> None:
     if content is not None:
         (tmp_path / "config.toml").write_text(content)
-    with pytest.raises(UserError, match=r"The key 'resume' is '.*', whose config.toml cannot be read|no-such-key"):
-        FederatedRun.of(RunConfig.from_run_config({"resume": str(tmp_path)}))
+    config = merged_config([f"resume={tmp_path}"], tmp_path, tmp_path) if "[" not in str(content) else None
+    with pytest.raises(UserError, match=f"The key 'resume' is '{tmp_path}', .*{sentence}"):
+        FederatedRun.of(config or RunConfig.from_run_config({"resume": str(tmp_path)}))
+
+
+@pytest.mark.parametrize("name", ["nowhere", "file"])
+def test_a_folder_that_is_not_there_is_a_sentence(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=f"The key 'resume' is '{tmp_path / name}', where there is no folder: name the"):
+        FederatedRun.of(RunConfig.from_run_config({"resume": str(tmp_path / name)}))
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "3", ""])
+@pytest.mark.parametrize("name", ["status.json", "versions.json"])
+def test_a_file_that_somebody_has_damaged_is_a_sentence_that_helps(name: str, content: str, tmp_path: Path) -> None:
+    left = killed(tmp_path, {**SHORT, "num-rounds": 1}, in_aggregation, in_round=1)
+    file = left.directory.path / name
+    file.write_text(content)
+    with pytest.raises(UserError, match=rf"{name} cannot be read \(.*\): delete it, and the run can go on without\."):
+        resumed(left, {**SHORT, "num-rounds": 1})
+    file.unlink()
+    assert resumed(left, {**SHORT, "num-rounds": 1}).json("status.json")["state"] == "completed"
+
+
+def test_checkpoints_that_are_gone_are_a_warning_that_the_run_begins_anew(
+    tmp_path: Path, whole: dict[str, Left], caplog: pytest.LogCaptureFixture
+) -> None:
+    changes = {**SHORT, **CASES["fedadam"]}
+    left = killed(tmp_path, changes, in_aggregation, in_round=3)
+    for file in left.directory.checkpoints.iterdir():
+        file.unlink()
+    check(resumed(left, changes), whole["fedadam"])
+    assert f"No checkpoint is in {left.directory.checkpoints}: a run that goes on begins anew." in caplog.text
 
 
 def test_on_the_command_line_the_runs_own_config_is_what_others_are_added_to(tmp_path: Path) -> None:

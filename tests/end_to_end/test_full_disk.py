@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 ROUNDS = 150
 CONFIG: dict[str, Any] = {**SMALL, "model": "mlp", "num-rounds": ROUNDS, "federated-evaluate-every": 0}
+CONFIG |= {"checkpoint-share": 1.0}  # one after every round
 TOO_SMALL = 200_000  # bytes: a checkpoint has more, all other files have less
 
 

@@ -42,6 +42,7 @@ AUDITED: dict[str, Any] = {
     "clients-per-round": 5,
     "canaries": 20,
     "federated-evaluate-every": 0,
+    "checkpoint-share": 1.0,
 }
 
 
