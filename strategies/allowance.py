@@ -18,7 +18,7 @@ from strategies.layout import ModelLayout
 from strategies.lazy_array import LazyArray
 
 VALUE, SUMMED_VALUE = 5, 8  # bytes of a value in a client's own update, with its position, and in an exact sum
-ARRAY = 256  # for the name of an array and NumPy's header
+ARRAY = 256  # for the name of an array, what it claims of itself, and NumPy's header
 SUM_ARRAYS = 2
 ROOM, ROOM_OF_EACH = 2**19, 2**14  # for 1000 metrics: names of 300 characters, and a number and a detail of each client
 
@@ -63,7 +63,8 @@ def _bytes_of_record(record: ArrayRecord | MetricRecord | ConfigRecord) -> int:
 
 def _bytes_of_array(array: Array) -> int:
     held = array.held if isinstance(array, LazyArray) else None
-    return len(array.data) if held is None else held.nbytes
+    claimed = len(array.dtype) + len(array.stype) + 8 * len(array.shape)
+    return claimed + (len(array.data) if held is None else held.nbytes)
 
 
 def _bytes_of_value(value: object) -> int:

@@ -59,7 +59,7 @@ def _code(address: str, authority: Path, key: Path) -> int | None:
         except httpx.HTTPStatusError as refusal:
             error = FlowerError.from_json(refusal.response.text)
             return None if error is None else error.code
-        except httpx.TransportError:
+        except (httpx.HTTPError, ValueError):  # no answer, or none that a SuperLink gives
             return None
     return None
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 import uvicorn
 from cryptography.hazmat.primitives.serialization import load_ssh_public_key
@@ -15,6 +16,7 @@ from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
 from flwr.server.superlink.linkstate import LinkState
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.superlink.main import create_app
+from flwr.supernode.fleet_http_client import FleetHttpClient
 
 from app.deploy.folder import Deployment, NodeFiles
 from app.deploy.registration import check_key
@@ -98,12 +100,23 @@ def test_a_key_that_was_revoked_can_never_be_registered_again(superlink: SuperLi
         superlink.register(node)
 
 
-def test_what_other_servers_answer_is_left_to_flower(superlink: SuperLink, tmp_path: Path) -> None:
+def test_what_other_servers_answer_is_left_to_flower(superlink: SuperLink) -> None:
     node = superlink.deployment.node("never")
     with serving(certified(superlink.deployment, "127.0.0.1")) as server:
         check_key(server.address, node.authority, node.key, node.public_key)
         assert server.requests == ["POST /v1/fleet/activate-node HTTP/1.1\r\n"]
     check_key("127.0.0.1:1", node.authority, node.key, node.public_key)
+
+
+@pytest.mark.parametrize("error", [httpx.ReadTimeout("slow"), httpx.DecodingError("odd"), ValueError("no protobuf")])
+def test_what_is_no_answer_of_a_superlink_is_left_to_flower(
+    superlink: SuperLink, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(client: FleetHttpClient, request: object) -> None:
+        raise error
+
+    monkeypatch.setattr(FleetHttpClient, "ActivateNode", fail)
+    ask(superlink, superlink.deployment.node("never"))
 
 
 def test_the_command_ends_before_flower_is_started(superlink: SuperLink) -> None:

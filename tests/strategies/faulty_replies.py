@@ -134,10 +134,6 @@ ARRAYS: dict[str, Arrays] = {
     "negative": lambda name, array: {name: npy(header("(-1, -5)"), b"\0" * 20)},
     "nested": lambda name, array: {name: npy("(" * 900)},
 }
-HARMLESS_ARRAYS: dict[str, Arrays] = {
-    # Of an array only what its payload says counts.
-    "claims-other": lambda name, array: {name: Array("float64", (10**9,), array.stype, array.data)},
-}
 
 WEIGHTS = (-5.0, -0.0, 0.0, 1e-300, 1e12, 1e300, np.nan, np.inf, -np.inf)
 STEPS_FAULTS = (0.0, -1.0, 2.5, np.nan, np.inf)  # where an algorithm counts on them
@@ -270,7 +266,18 @@ OF_PLAIN: dict[str, tuple[Whole, str]] = {
 }
 
 WHOLES = {PLAIN: OF_PLAIN, PACK: OF_SINGLES, CODED: OF_SINGLES, SUM: OF_PACKS}
+
+
+def claiming_other(content: RecordDict, clients: Sequence[str]) -> RecordDict:
+    """Of an array only what its bytes say counts."""
+    key = wire.UPDATE if wire.UPDATE in content else wire.ARRAYS
+    arrays = wire.arrays_of(content, key)
+    other = {name: Array("float64", (10**9,), array.stype, array.data) for name, array in arrays.items()}
+    return RecordDict({**content, key: wire.record_of(other)})
+
+
 HARMLESS: dict[str, Whole] = {
+    "claims-of-arrays": claiming_other,
     "odd-metrics": said(more=[np.nan, np.inf], most=[1e308, -1e308]),
     "more-records": beside(state=wire.array_record({"x": np.zeros(3, np.int8)}), note=ConfigRecord({"x": b"\0"})),
 }

@@ -102,7 +102,9 @@ def test_bytes_are_those_of_names_and_values() -> None:
             "k": ConfigRecord({"l": "four", "m": ["ab", "c"], "n": b"12345", "o": True}),
         }
     )
-    assert bytes_held(content) == (1 + 2 + 100) + (1 + 2 + 24) + (1 + 1 + 8 + 2 + 24) + (1 + 1 + 4 + 1 + 3 + 1 + 5 + 9)
+    claimed = [len(dtype) + len("numpy.ndarray") + 8 for dtype in ("float32", "float64")]
+    arrays = (1 + 2 + claimed[0] + 100) + (1 + 2 + claimed[1] + 24)
+    assert bytes_held(content) == arrays + (1 + 1 + 8 + 2 + 24) + (1 + 1 + 4 + 1 + 3 + 1 + 5 + 9)
 
 
 def test_an_error_is_no_excess() -> None:
@@ -129,6 +131,7 @@ UNREAD: dict[str, Callable[[], RecordDict]] = {
     ),
     "array": lambda: packed({"0/delta": Array("float32", (2**23,), "numpy.ndarray", bytes(2**25))}),
     "array-that-would-be-read": lambda: packed({"0/delta": npy(header(f"({2**23},)"), bytes(2**25))}),
+    "claims-of-an-array": lambda: packed({"0/delta": Array("x" * 10**7, (1,) * 10**6, "numpy.ndarray", b"")}),
     "detail": lambda: packed({}, details=["x" * 10**7, ""]),
     "clients": lambda: packed({}, clients=["1"] * 10**6),
     "settings": lambda: packed({}, more=b"x" * 10**7),
