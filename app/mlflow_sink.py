@@ -85,7 +85,7 @@ class MLflow:
         """Nobody waits for others."""
 
     def close(self) -> None:
-        """More than rounds may come."""
+        """Nothing yet: how the run ends is still to come."""
 
     def ended(self, state: RunState) -> None:
         """Say how the run has ended, and wait a little for what is not sent yet."""
