@@ -101,9 +101,9 @@ def train(message: Message, context: Context, hosting: Hosting) -> Message:
     else:
         result = _trained(worker, weights.arrays, config)
     arrays = wire.array_record(dict(zip(weights.layout.names, result.weights, strict=True)))
-    metrics = MetricRecord({wire.NUM_EXAMPLES: result.num_examples}) if worker.private else _metrics(result)
-    metrics[wire.STEPS] = result.steps
-    return Message(RecordDict({wire.ARRAYS: arrays, wire.METRICS: metrics}), reply_to=message)
+    told = {wire.NUM_EXAMPLES: result.num_examples} if worker.private else _told(result)
+    metrics = wire.filled(MetricRecord(), {**told, wire.STEPS: result.steps})
+    return Message(wire.filled(RecordDict(), {wire.ARRAYS: arrays, wire.METRICS: metrics}), reply_to=message)
 
 
 def _trained(worker: Worker, weights: list[np.ndarray], config: ConfigRecord) -> TrainResult:
@@ -166,11 +166,11 @@ def evaluate(message: Message, context: Context, hosting: Hosting) -> Message:
     part = worker.hosted.train if config.get(wire.DATA_PART) == wire.TRAIN_PART else worker.hosted.test
     data = part(str(config[wire.CLIENT]))
     result = worker.task.trainer.evaluate(weights.arrays, data)
-    return Message(RecordDict({wire.METRICS: _metrics(result)}), reply_to=message)
+    return Message(RecordDict({wire.METRICS: MetricRecord({**_told(result)})}), reply_to=message)
 
 
-def _metrics(result: TrainResult | EvalResult) -> MetricRecord:
-    return MetricRecord({wire.NUM_EXAMPLES: result.num_examples, "loss": result.loss, "accuracy": result.accuracy})
+def _told(result: TrainResult | EvalResult) -> dict[str, float]:
+    return {wire.NUM_EXAMPLES: result.num_examples, "loss": result.loss, "accuracy": result.accuracy}
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,8 @@ def delta_mod(message: Message, context: Context, call_next: ClientAppCallable) 
     if reply.has_content() and wire.ARRAYS in reply.content:
         local = wire.arrays_like(weights.layout, wire.arrays_of(reply.content, wire.ARRAYS))
         del reply.content[wire.ARRAYS]
-        reply.content[wire.UPDATE] = wire.array_record({wire.DELTA: weights.layout.delta(local, weights.flat)})
+        update = wire.array_record({wire.DELTA: weights.layout.delta(local, weights.flat)})
+        wire.filled(reply.content, {wire.UPDATE: update})
     return reply
 
 
@@ -123,8 +124,7 @@ def packing_mod(message: Message, context: Context, call_next: ClientAppCallable
     with named_together(config) as together:
         for client, own in each_client(config):
             together.later.popleft()
-            message.content = request.copy()  # of the mapping, not of what is in it
-            message.content[wire.CONFIG] = own
+            message.content = wire.filled(request.copy(), {wire.CONFIG: own})  # of the mapping, not of what is in it
             try:
                 pack.add(client, _content(call_next(message, context)))
             except Exception as error:

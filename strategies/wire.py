@@ -70,7 +70,7 @@ VECTOR = "vector"
 DELTA = "delta"
 
 Item = TypeVar("Item", str, int, float)
-Record = TypeVar("Record", ArrayRecord, ConfigRecord, MetricRecord)
+Record = TypeVar("Record", ArrayRecord, ConfigRecord, MetricRecord, RecordDict)
 
 
 @dataclass(frozen=True)
