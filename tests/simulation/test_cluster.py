@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -60,10 +61,12 @@ machines.shutdown()
 def test_a_machine_lost_within_a_round_changes_nothing_and_another_takes_its_place(tmp_path: Path, way: str) -> None:
     """The store's way is how arrays go to other machines: here both are one, on which shared memory would be chosen."""
     file, log = tmp_path / "told.json", tmp_path / "log"
-    with log.open("w") as output:
+    # Ray writes down a cluster's address, and Flower's simulations of other tests would join it; paths must be short.
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as own, log.open("w") as output:
         done = subprocess.run(
             [sys.executable, "-c", LOST_MACHINE, way, str(file)],
-            cwd=REPOSITORY, env={**os.environ, **cluster.QUIET}, stdout=output, stderr=output, check=False, timeout=250,
+            cwd=REPOSITORY, env={**os.environ, **cluster.QUIET, "RAY_TMPDIR": own},
+            stdout=output, stderr=output, check=False, timeout=250,
         )  # fmt: skip
     assert done.returncode == 0, log.read_text()[-3000:]
     told = json.loads(file.read_text())
