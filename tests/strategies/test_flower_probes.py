@@ -166,6 +166,17 @@ def real_grid(num_nodes: int) -> tuple[InMemoryGrid, list[int]]:
     return grid, nodes
 
 
+def test_flower_unfolds_an_array_that_names_one_chunk_many_times() -> None:
+    """Before `strategies.allowance` can refuse what it holds; README says so among what nothing stops."""
+    array = Array("uint8", (10**6,), "numpy.ndarray", bytes(10**6))
+    start, _, body = array.deflate().partition(HEAD_BODY_DIVIDER)
+    kind, chunks, _ = start.decode().split(" ")
+    forged = json.dumps({**json.loads(body), "arraychunk_ids": [0] * 50}).encode()
+    sent = f"{kind} {chunks} {len(forged)}".encode() + HEAD_BODY_DIVIDER + forged
+    assert len(sent) < 500
+    assert len(Array.inflate(sent, array.children).data) == 50 * len(array.data)
+
+
 def test_flower_answers_for_an_expired_message_with_an_error() -> None:
     """So `strategies.federated` lets messages outlive the deadline: late clients would be counted as failed ones."""
     grid, (node,) = real_grid(1)
