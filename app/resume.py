@@ -170,14 +170,14 @@ def left_by(
     the run cannot go on.
     """
     checkpoints.tidy()
-    if not checkpoints.rounds() and directory.metrics.exists():
-        logger.warning("No checkpoint is in %s: a run that goes on begins anew.", checkpoints.folder)
     left, begun = checkpoints.newest(), None if census.simulated else checkpoints.begun()
     if left is None and begun is not None:
         raise UserError(
             f"Round {begun.round} was begun, and no checkpoint is in {checkpoints.folder}: the run cannot be resumed. "
             "Start a new one, and count the budget of this one as spent."
         )
+    if left is None and directory.metrics.exists():
+        logger.warning("No checkpoint is in %s: the run begins anew.", checkpoints.folder)
     if left is not None:
         _check_client_states(directory, parts, census, left)
     if left is not None and begun is not None:

@@ -455,7 +455,7 @@ def test_a_budget_that_the_repeated_pass_would_exceed_ends_the_run(
 
 
 def test_a_deployment_that_has_lost_its_checkpoints_is_not_begun_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(Census, "simulated", False)
     left = killed(tmp_path, {**SHORT, **PRIVATE}, in_aggregation, in_round=2)
@@ -463,6 +463,7 @@ def test_a_deployment_that_has_lost_its_checkpoints_is_not_begun_anew(
         file.unlink()
     with pytest.raises(UserError, match=r"Round 2 was begun, and no checkpoint is in .*: the run cannot be resumed"):
         resumed(left, {**SHORT, **PRIVATE})
+    assert "begins anew" not in caplog.text
 
 
 # Which config a run goes on with.
@@ -567,7 +568,7 @@ def test_checkpoints_that_are_gone_are_a_warning_that_the_run_begins_anew(
     for file in left.directory.checkpoints.iterdir():
         file.unlink()
     check(resumed(left, changes), whole["fedadam"])
-    assert f"No checkpoint is in {left.directory.checkpoints}: a run that goes on begins anew." in caplog.text
+    assert f"No checkpoint is in {left.directory.checkpoints}: the run begins anew." in caplog.text
 
 
 def test_on_the_command_line_the_runs_own_config_is_what_others_are_added_to(tmp_path: Path) -> None:
