@@ -18,13 +18,14 @@ from flwr.app import ArrayRecord, ConfigRecordValues
 from flwr.serverapp import Grid
 
 from app.central_evaluation import Probe, central_evaluation
-from app.checkpoints import Checkpoints, RunJournal
+from app.checkpoints import Checkpoints
 from app.compose import composition, data_spec, learning_rate, round_rules
 from app.config import RunConfig
 from app.errors import RunPruned, RunRefused, UserError
 from app.example_privacy import ExamplePrivacy
 from app.fingerprint import code_fingerprint, code_location, user_modules
 from app.fitting_nodes import check_nodes, write_population
+from app.journals import RunJournal
 from app.log_filter import RUN_DIRECTORY
 from app.monitoring import Monitoring
 from app.only_one import only_one

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from app.checkpoints import Checkpoints, EveryFew, Overlapped, RunJournal
+from app.checkpoints import Checkpoints
+from app.journals import EveryFew, Overlapped, RunJournal
 from app.run_directory import RunDirectory
 from app.sinks import Sink, run_sinks
 from strategies.updates import State

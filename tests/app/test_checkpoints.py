@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 
 from app import atomic
-from app.checkpoints import Checkpoints, EveryFew, Overlapped
+from app.checkpoints import Checkpoints
 from app.errors import UserError
+from app.journals import EveryFew, Overlapped
 from strategies import wire
 from strategies.errors import StrategyError
 from strategies.snapshot import PaceMemory, Snapshot
@@ -333,7 +334,7 @@ def test_of_rounds_that_are_over_no_more_are_done_again_than_lie_between_two_che
     tmp_path: Path, kind: str, every: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed at every moment: while a round is trained, when it has been told of, and when it was handed over."""
-    monkeypatch.setattr("app.checkpoints.ThreadPoolExecutor", NotYet)
+    monkeypatch.setattr("app.journals.ThreadPoolExecutor", NotYet)
     rounds, repeated = range(7), list[int]()
     for last in range(3 * len(rounds)):
         checkpoints, told, moments = Checkpoints(tmp_path / f"{last}"), -1, iter(range(last))

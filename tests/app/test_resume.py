@@ -13,11 +13,12 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from app import versions
-from app.checkpoints import Checkpoints, EveryFew
+from app.checkpoints import Checkpoints
 from app.client import app as client_app
 from app.config import RunConfig
 from app.errors import UserError
 from app.federated_run import FederatedRun
+from app.journals import EveryFew
 from app.only_one import only_one
 from app.output import Output
 from app.overrides import merged_config, with_absolute_paths

@@ -15,10 +15,10 @@ import pytest
 from typer.testing import CliRunner
 
 from app import plain_json
-from app.checkpoints import EveryFew
 from app.config import RunConfig
 from app.errors import ConfigError, UserError
 from app.federated_run import FederatedRun
+from app.journals import EveryFew
 from app.output import Output
 from app.run_directory import RunDirectory
 from app.world_keys import refuse_world
