@@ -9,6 +9,7 @@ Python that does nothing else. Warm is the second run in one `Simulation`, from 
 from __future__ import annotations
 
 import argparse
+import resource
 import statistics
 import subprocess
 import sys
@@ -19,6 +20,16 @@ from app.config import RunConfig
 from benchmarks.throughput import round_ends
 from simulation.simulate import ONE_OF_MANY, Simulation
 from strategies.records import RoundRecord
+
+LEAN = "from tasks.lean_keras import lean_keras\nwith lean_keras():\n    import tensorflow, keras"
+
+
+def processor_seconds(program: str) -> float:
+    """Return the processor time of a process that runs this program."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", program], check=True, stderr=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def tensorflow_import() -> float:
@@ -57,7 +68,11 @@ def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3)
-    pairs = [(tensorflow_import(), cold()) for _ in range(parser.parse_args().repeats)]
+    repeats = parser.parse_args().repeats
+    programs = ("import tensorflow, keras", LEAN)
+    plain, lean = (statistics.median(processor_seconds(program) for _ in range(repeats)) for program in programs)
+    print(f"processor time of importing TensorFlow and Keras: {plain:.1f} s; as our processes do: {lean:.1f} s")
+    pairs = [(tensorflow_import(), cold()) for _ in range(repeats)]
     own, ours = (statistics.median(column) for column in zip(*pairs, strict=True))
     print(f"import of TensorFlow and Keras: {own:.1f} s; fedkeras simulate to its initial model: {ours:.1f} s")
     print("warm runs, to the first record: " + ", ".join(f"{seconds:.2f} s" for seconds in warm()))

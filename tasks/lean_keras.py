@@ -1,9 +1,10 @@
 """The first import of TensorFlow and Keras in a process, without the libraries that Keras looks for and we do not use.
 
 Keras imports scikit-learn for its ``keras.wrappers``, and Matplotlib for ``keras.visualization``, wherever they are
-installed, and does without where they are not. Both are installed with us: they are a third of the time that TensorFlow
-and Keras take to be imported, in every Ray worker and, on a node, for every message. In a process in which Keras is
-imported as here, those two parts of Keras say that their library is missing; the libraries themselves can be imported.
+installed, and does without where they are not. Both are installed with us: they are a quarter of the processor time
+that TensorFlow and Keras take to be imported (`benchmarks/startup.py`), in every Ray worker and, on a node, for every
+message. In a process in which Keras is imported as here, those two parts of Keras say that their library is missing;
+the libraries themselves can be imported.
 """
 
 from __future__ import annotations
