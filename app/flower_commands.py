@@ -15,6 +15,7 @@ ENVIRONMENT = {
     NO_INSTALLATION: "1",
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "RAY_ADDRESS": "local",  # otherwise Flower's simulation joins the Ray of whoever else runs here, and fails
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "TF_CPP_MIN_LOG_LEVEL": "2",
     "TF_FORCE_GPU_ALLOW_GROWTH": "true",

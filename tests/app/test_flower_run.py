@@ -92,7 +92,7 @@ def test_flower_starts_in_an_empty_folder_with_our_environment(fake: Fake) -> No
     assert environment["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] == "1"
     assert environment["FLWR_TELEMETRY_ENABLED"] == "0"
     assert environment["FLWR_DISABLE_UPDATE_CHECK"] == "1"
-    assert environment["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] == "0"
+    assert environment["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] == "0" and environment["RAY_ADDRESS"] == "local"
     assert environment["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
     assert environment["TF_CPP_MIN_LOG_LEVEL"] == "0"  # the user's choice
     assert environment["PATH"].startswith(str(fake.folder / "bin"))
