@@ -35,6 +35,7 @@ LOG_BEGINS = "Starting logstream for run_id"
 INTERRUPTED = 130
 STATUS_TRIES = 15
 STATUS_SECONDS = 2.0
+FRUITLESS_BREAKS = 5
 CLOSING_SECONDS = 30.0
 
 
@@ -128,12 +129,34 @@ class _Stream:
     def follow(self, command: list[str]) -> int:
         try:
             returned = self._read(command)
-            while returned != 0 and self._goes_on():
-                self._show("The log broke off, but the run goes on, and is followed again.")
-                returned = self._read([flwr(), "log", str(self._filter.run_id), self._connection.name])
-            return self._conclude(returned)
+            run_id = self._filter.run_id
+            if run_id is None:
+                self._show(f"The run did not start: 'flwr run' ended with exit code {returned} (see above).")
+                return 1
+            return self._conclude(run_id, *self._last_heard(run_id, returned))
         except KeyboardInterrupt:
             return self._interrupted()
+
+    def _last_heard(self, run_id: str, returned: int) -> tuple[str, str]:
+        """Follow the log again wherever it breaks off, and return the status, with details, that the run had last.
+
+        After a break the SuperLink is asked until it answers; where it does not, that is the last that is heard.
+        """
+        fruitless = 0  # breaks in a row before which there was not one new line
+        while returned != 0:
+            status, details = self._status(run_id, lambda status: status != UNKNOWN)
+            if status == UNKNOWN or status.startswith("finished"):
+                return status, details
+            if fruitless == FRUITLESS_BREAKS:
+                self._show(f"The log broke off {fruitless} times without a new line, and is not followed any more.")
+                return status, details
+            if fruitless:
+                time.sleep(STATUS_SECONDS)
+            self._show("The log broke off, but the run goes on, and is followed again.")
+            told = self._told
+            returned = self._read([flwr(), "log", run_id, self._connection.name])
+            fruitless = 0 if self._told > told else fruitless + 1
+        return self._status(run_id, lambda status: status.startswith("finished"))
 
     def _read(self, command: list[str]) -> int:
         """Show what a command of Flower says of the run, and return its exit code."""
@@ -163,19 +186,8 @@ class _Stream:
                 position = 0
             yield line
 
-    def _goes_on(self) -> bool:
-        """Tell whether the run has not ended, as soon as the SuperLink answers; False where it does not any more."""
-        if self._filter.run_id is None:
-            return False
-        status, _ = self._status(self._filter.run_id, lambda status: status != UNKNOWN)
-        return status != UNKNOWN and not status.startswith("finished")
-
-    def _conclude(self, returned: int) -> int:
-        run_id, name = self._filter.run_id, self._connection.name
-        if run_id is None:
-            self._show(f"The run did not start: 'flwr run' ended with exit code {returned} (see above).")
-            return 1
-        status, details = self._status(run_id, lambda status: status.startswith("finished"))
+    def _conclude(self, run_id: str, status: str, details: str) -> int:
+        name = self._connection.name
         if status == COMPLETED:
             return 0
         if not status.startswith("finished"):

@@ -183,7 +183,25 @@ def test_a_superlink_that_does_not_come_back_is_told(fake: Fake, monkeypatch: py
     fake.set(FAKE_BREAK="WARNING 2 clients", FAKE_STATUS="unreachable")
     code, shown = fake.run()
     assert code == 1 and fake.calls("log") == []
+    assert len(fake.calls("ls")) == 2  # it is waited for once
     assert shown[-1] == "The log broke off, but run 42 has not ended (unknown): see 'flwr log 42 local'."
+
+
+def test_a_log_that_breaks_off_again_and_again_is_followed_while_there_are_new_lines(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flower_run, "FRUITLESS_BREAKS", 3)
+    _, whole = fake.run()
+    fake.set(FAKE_BREAK="WARNING 2 clients", FAKE_STATUS="running")
+    (fake.folder / "breaks").write_text("WARNING 2 clients\n" * 2 + "INFO round 2/2\n")
+    code, shown = fake.run()
+    assert code == 1
+    assert len(fake.calls("log")) == 2 + 1 + 3  # fruitless, with a new line, fruitless
+    assert [line for line in shown if line in whole] == whole[:4]
+    assert shown[-2:] == [
+        "The log broke off 3 times without a new line, and is not followed any more.",
+        "The log broke off, but run 42 has not ended (running): see 'flwr log 42 local'.",
+    ]
 
 
 def test_a_run_whose_server_was_killed_says_how_to_go_on(fake: Fake) -> None:
