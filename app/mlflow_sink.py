@@ -68,18 +68,20 @@ class MLflow:
         for name, value in LESS_PATIENT.items():
             os.environ.setdefault(name, value)
         self._uri, self._run, self._config, self._patience = uri, run, config, patience
-        self._waiting: queue.Queue[RoundRecord | RunState] = queue.Queue(MOST_WAITING)
+        # Its put may be interrupted by another: a signal that ends the run is handled amid whatever is under way.
+        self._waiting: queue.SimpleQueue[RoundRecord | RunState] = queue.SimpleQueue()
         self._failed = False
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._thread.start()
 
     def round(self, record: RoundRecord) -> None:
         """Let the round be sent, and do not wait for it."""
-        if not self._failed:
-            try:
-                self._waiting.put_nowait(record)
-            except queue.Full:
-                logger.warning("MLflow is too slow: round %d was not sent.", record.round)
+        if self._failed:
+            return
+        if self._waiting.qsize() < MOST_WAITING:
+            self._waiting.put(record)
+        else:
+            logger.warning("MLflow is too slow: round %d was not sent.", record.round)
 
     def flush(self) -> None:
         """Nobody waits for others."""
@@ -89,10 +91,7 @@ class MLflow:
 
     def ended(self, state: RunState) -> None:
         """Say how the run has ended, and wait a little for what is not sent yet."""
-        try:
-            self._waiting.put(state, timeout=self._patience)
-        except queue.Full:
-            return
+        self._waiting.put(state)
         self._thread.join(self._patience)
 
     def _work(self) -> None:

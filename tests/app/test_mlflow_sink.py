@@ -206,6 +206,55 @@ def test_a_server_that_hangs_delays_a_run_no_longer_than_its_patience(server: Tr
     assert time.monotonic() - began < 5  # it would wait for ever
 
 
+def test_of_a_server_that_is_too_slow_no_more_rounds_are_kept_than_allowed(
+    server: Tracking, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("app.mlflow_sink.MOST_WAITING", 3)
+    server.hangs = threading.Event()
+    sink = MLflow("http://mlflow", "run", {"seed": 0})
+    for number in range(5):
+        sink.round(record(number))
+    assert caplog.messages == [f"MLflow is too slow: round {number} was not sent." for number in (3, 4)]
+    server.hangs.set()
+    sink.ended("completed")
+    ((run),) = server.runs.values()
+    assert [step for step, _ in run["metrics"]["central/loss"]] == [0, 1, 2] and run["statuses"] == ["FINISHED"]
+
+
+def ended_amid(sink: MLflow, steps: int) -> bool:
+    """End the run before so many lines of Python have been run of telling a round, as a signal's handler would do."""
+    left = steps
+
+    def trace(frame: types.FrameType, event: str, argument: Any) -> Any:
+        nonlocal left
+        if event == "line" and left >= 0:
+            if left == 0:
+                sink.ended("interrupted")
+            left -= 1
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        sink.round(record(0))
+    finally:
+        sys.settrace(before)
+    return left < 0
+
+
+def test_a_signal_may_end_the_run_at_every_moment_of_a_round(server: Tracking) -> None:
+    def every_moment() -> None:
+        steps = 0
+        while ended_amid(MLflow("http://mlflow", f"run-{steps}", {}), steps):
+            steps += 1
+
+    thread = threading.Thread(target=every_moment, daemon=True)  # which a deadlock would hold for ever
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert len(server.runs) > 3 and all(run["statuses"] == ["KILLED"] for run in list(server.runs.values())[:-1])
+
+
 def test_without_mlflow_the_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(UserError, match="'mlflow-uri' is set, but MLflow is not installed: install the extra 'mlflow'"):
