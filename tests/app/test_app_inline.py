@@ -30,8 +30,8 @@ from tasks.errors import TaskError
 from tests.app.inline_runs import SMALL, Left, latest, one_thread_digests, simulated, start
 
 DEFAULT_MODEL: dict[str, Any] = {"num-rounds": 2, "clients-per-round": 7, "federated-evaluate-every": 0}
-TRAVEL = ("seconds", "bytes", "uplink")  # of a record: what depends on how clients travel
 """The default run, model included, but short; 7 clients so that no number of nodes gets equal shares."""
+TRAVEL = ("seconds", "bytes", "uplink")  # of a record: what depends on how clients travel
 
 
 def ask(changes: dict[str, Any], kind: str, content: dict[str, ConfigRecord | Any]) -> Message:
