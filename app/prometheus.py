@@ -60,6 +60,7 @@ COUNTERS: Mapping[str, tuple[str, ...]] = {
     "rounds_skipped_total": ("Rounds that did not count.",),
     "updates_total": ("Updates that counted.",),
     "rejected_total": ("Clients asked whose update did not count.", "reason"),
+    "repeated_total": ("Clients whose reply came again, of which the first alone is taken.",),
     "bytes_total": ("Bytes of messages as Flower sends them.", "direction"),
 }
 """What is exported as a sum over rounds."""
@@ -148,6 +149,7 @@ def counters_of(record: RoundRecord) -> Iterator[tuple[str, tuple[str, ...], flo
     yield "rounds_skipped_total", (), record.skipped
     yield "updates_total", (), len(record.accepted)
     yield from (("rejected_total", (reason,), count) for reason, count in record.rejected.items())
+    yield "repeated_total", (), record.repeated
     yield "bytes_total", ("down",), record.bytes_down
     yield "bytes_total", ("up",), record.bytes_up
 

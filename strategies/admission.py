@@ -29,7 +29,6 @@ class Reason(StrEnum):
     NOT_SENT = "not-sent"
     MALFORMED = "malformed"
     TOO_LARGE = "too-large"
-    DUPLICATE = "duplicate"
     SHAPE = "shape"
     DTYPE = "dtype"
     NOT_FINITE = "not-finite"

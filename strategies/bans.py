@@ -1,9 +1,10 @@
 """Bans: a client whose updates are rejected again and again is not asked to train for a while.
 
 Only what a client does itself counts: an error in its training, a reply that cannot be understood, an update that
-admission rejects. To be late, to drop out, or not to be needed any more, is no fault. Faults count while they follow
-one another: a good update clears them. After a ban a client has one chance: the next fault bans it again at once, a
-good update makes it a client like any other.
+admission rejects. To be late, to drop out, or not to be needed any more, is no fault; nor is a reply that holds too
+much: an honest app may send what it was not asked for, and to leave it unread costs next to nothing. Faults count while
+they follow one another: a good update clears them. After a ban a client has one chance: the next fault bans it again at
+once, a good update makes it a client like any other.
 
 Where a message fails as a whole (a process that dies, a sum that is out of bounds), that is a fault of each client it
 was for: nobody can say whose doing it was. So a node with a bad client may lose its others for a while too.
@@ -27,10 +28,10 @@ logger = logging.getLogger(__name__)
 NO_FAULTS = frozenset(
     {
         *(Reason.LATE, Reason.NOT_SENT, Reason.DROPOUT, Reason.SURPLUS, Reason.STALE, Reason.NO_REFERENCE),
-        Reason.DUPLICATE,
+        Reason.TOO_LARGE,
     }
 )
-"""The ways of networks, of batteries, of disks and of the server; every other reason is the client's own doing."""
+"""The ways of networks, batteries, disks, other apps and the server; every other reason is the client's own doing."""
 
 NOBODY: Collection[str] = frozenset()
 

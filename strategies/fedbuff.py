@@ -161,7 +161,7 @@ class BufferedStrategy(FederatedStrategy):
             if not slots.working:
                 break
             slots.wait(until)
-            progress.reject_repeated(slots.repeated)
+            progress.note_repeated(slots.repeated)
             slots.repeated.clear()
             if not slots.finished and slots.clock() >= until:
                 break

@@ -52,9 +52,9 @@ class RoundRecord:
     ``bytes_up`` what the codec makes of as many updates of normal numbers.
     ``seconds`` maps a phase ("select", "train", "aggregate", "evaluate-federated", "evaluate-central", "total") to its
     duration in seconds.
-    ``rejected`` counts the selected clients whose update did not count, by reason, and under "duplicate" what came
-    again of clients that are counted already; ``banned`` those that could not be selected for what they had done
-    before. ``simulated_seconds`` is what the
+    ``rejected`` counts the selected clients whose update did not count, by reason; ``banned`` those that could not be
+    selected for what they had done before. ``repeated`` counts the clients of each reply that came again: the first
+    alone is taken, so that it changes nothing else that is told here but the bytes. ``simulated_seconds`` is what the
     clock of a simulated world showed at the end of the round, None where time is real. ``staleness`` holds the "mean"
     and the "largest" number of steps that the model had made since the clients of this step began; None where all begin
     from the present model. ``privacy`` is what all rounds until this one have cost, None without privacy.
@@ -71,6 +71,7 @@ class RoundRecord:
     selected: tuple[str, ...] = ()
     accepted: tuple[str, ...] = ()
     rejected: Mapping[str, int] = field(default_factory=dict)
+    repeated: int = 0
     banned: int = 0
     skipped: bool = False
     learning_rate: float | None = None
@@ -104,6 +105,7 @@ class RoundRecord:
             "accepted": len(self.accepted),
             "participation": self.participation(),
             "rejected": dict(self.rejected),
+            "repeated": self.repeated,
             "banned": self.banned,
             "skipped": self.skipped,
             "learning-rate": self.learning_rate,

@@ -40,7 +40,6 @@ SENTENCES = {
     Reason.NOT_SENT: "its message could not be sent: Flower did not take it, as where it is too large",
     Reason.MALFORMED: "its reply could not be understood",
     Reason.TOO_LARGE: "its reply holds more than any answer of so many clients, and was not read",
-    Reason.DUPLICATE: "its reply came again, and only the first counts",
     Reason.SHAPE: "its arrays have other shapes than the model's",
     Reason.DTYPE: "its arrays have other dtypes than the model's",
     Reason.NOT_FINITE: "its update holds NaN or infinite values, as after a diverging training ('learning-rate')",

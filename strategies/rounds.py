@@ -50,6 +50,7 @@ class RoundProgress:
     so many do, and what comes later is surplus. ``population`` holds the clients there are, online or not.
     ``simulated`` says that the clients live in a simulated world, in which it is usual to drop out or to be late.
     ``bans`` learns what each client did; ``banned`` clients could not be drawn, and ``offered`` ones could.
+    ``repeated`` counts the clients of the replies that came again, which change nothing else.
     """
 
     round: int
@@ -63,6 +64,7 @@ class RoundProgress:
     offered: int = 0
     counted: list[Counted] = field(default_factory=list)
     rejected: Counter[str] = field(default_factory=Counter)
+    repeated: int = 0
     staleness: list[int] = field(default_factory=list)  # steps of the server that each counted update has missed
     seconds: dict[str, float] = field(default_factory=dict)
     simulated_seconds: float | None = None
@@ -128,9 +130,14 @@ class RoundProgress:
         """Count the clients without a reply: late, unless the round was complete without them."""
         self._reject_all(clients, Reason.SURPLUS if self.complete else Reason.LATE)
 
-    def reject_repeated(self, clients: Sequence[str]) -> None:
-        """Count the replies that came again, beside what has become of the first, which alone is taken."""
-        self._reject_all(clients, Reason.DUPLICATE)
+    def note_repeated(self, clients: Sequence[str]) -> None:
+        """Count the clients of replies that came again, and warn of the first; what each sent first is taken."""
+        if not clients:
+            return
+        level = logging.DEBUG if self.repeated else logging.WARNING
+        self.repeated += len(clients)
+        told = "Round %d: replies came again, as of client %s; the first alone is taken"
+        logger.log(level, told, self.round, clients[0])
 
     def _reject_all(self, clients: Sequence[str], reason: Reason, detail: str = "") -> None:
         for client in clients:
@@ -217,6 +224,7 @@ class RoundProgress:
             selected=tuple(self.cohort),
             accepted=tuple(sorted(client for client, _, _ in self.counted)),
             rejected=dict(self.rejected),
+            repeated=self.repeated,
             banned=self.banned,
             skipped=bool(self.skipped),
             learning_rate=self.learning_rate,
@@ -265,7 +273,7 @@ class RoundInFlight:
             if progress.complete:
                 break
         progress.reject_unanswered(self.letters.unanswered())
-        progress.reject_repeated(self.letters.repeated)
+        progress.note_repeated(self.letters.repeated)
         if progress.withheld and self.terms.lengths_tell:
             progress.expected_bytes = self.terms.update_bytes
         else:

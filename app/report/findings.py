@@ -63,6 +63,10 @@ def notes(run: Run) -> list[str]:
     banned = [record.number for record in run.rounds if record.banned]
     if banned:
         found.append(f"Clients were banned in {_plural(len(banned), 'round')}: {_some(banned)}.")
+    repeated = [record.number for record in run.rounds if record.repeated]
+    if repeated:
+        rounds = _plural(len(repeated), "round")
+        found.append(f"Replies came again in {rounds}, and changed nothing: {_some(repeated)}.")
     skipped = [record.number for record in run.rounds if record.skipped]
     if skipped:
         found.append(f"{_plural(len(skipped), 'round')} skipped for want of good updates: {_some(skipped)}.")

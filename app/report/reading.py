@@ -48,6 +48,7 @@ class Round:
     seconds: Mapping[str, float]
     simulated_seconds: float | None = None
     banned: int = 0
+    repeated: int = 0
     privacy: Spending | None = None
     uplink: Mapping[str, float] | None = None
     turnout: Turnout = field(default_factory=Turnout)
@@ -201,6 +202,7 @@ def read_round(line: Any) -> Round:
         seconds=_numbers(line.get("seconds")) or {},
         simulated_seconds=None if simulated is None else number(simulated),
         banned=int(line.get("banned", 0)),
+        repeated=int(line.get("repeated", 0)),
         privacy=None if line.get("privacy") is None else Spending.from_json(line["privacy"]),
         uplink=_numbers(line.get("uplink")),
         turnout=turnout({"selected": 0, "rejected": {}, **line}),

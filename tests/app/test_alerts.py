@@ -107,6 +107,10 @@ def test_participation_counts_who_sent_something_and_not_who_was_not_needed() ->
         lines(40, {30: {"accepted": COHORT[:5], "rejected": {"malformed": 5}}}))}  # fmt: skip
 
 
+def test_replies_that_come_again_are_no_rejections() -> None:
+    assert events(lines(40, {30: {"repeated": 40}})) == []
+
+
 def test_what_hovers_around_a_threshold_fires_once() -> None:
     """Of 100 clients, 31 and 29 miss in turns: above 30 % and below it, but not below 27 %."""
     everybody = tuple(map(str, range(100)))

@@ -130,7 +130,7 @@ def prometheus() -> Iterator[Prometheus]:
 def test_what_prometheus_reads(prometheus: Prometheus) -> None:
     prometheus.round(record(0))
     for number, fault in ((1, {}), (2, {"accepted": COHORT[:7], "rejected": {"late": 1, "norm": 2}, "skipped": True})):
-        told = {**fault, "bytes_down": 1000, "bytes_up": 10, "norms": (1.0, 2.0, 3.0)}
+        told = {**fault, "bytes_down": 1000, "bytes_up": 10, "repeated": 2, "norms": (1.0, 2.0, 3.0)}
         prometheus.round(record(number, **told, seconds={"train": 0.5, "total": 0.75}))
     found = scraped(prometheus.address)
     assert found["fedkeras_round{}"] == 2
@@ -138,7 +138,7 @@ def test_what_prometheus_reads(prometheus: Prometheus) -> None:
     assert found["fedkeras_participation_ratio{}"] == 0.7
     assert found["fedkeras_reporting_ratio{}"] == 0.9 and found["fedkeras_rejected_ratio{}"] == 0.2
     assert found["fedkeras_updates_total{}"] == 17
-    assert found['fedkeras_rejected_total{"reason": "norm"}'] == 2
+    assert found['fedkeras_rejected_total{"reason": "norm"}'] == 2 and found["fedkeras_repeated_total{}"] == 4
     assert found['fedkeras_bytes_total{"direction": "down"}'] == 2000
     assert found['fedkeras_phase_seconds{"phase": "train"}'] == 0.5 and found["fedkeras_round_seconds{}"] == 0.75
     assert found['fedkeras_accuracy_ratio{"set": "central"}'] == record(2).central["accuracy"]  # type: ignore[index]

@@ -237,6 +237,7 @@ def test_rare_reasons_are_gathered_as_other(tmp_path: Path) -> None:
         ([record(1, central=None)], "not evaluated on a central test set"),
         ([record(1), record(2, skipped=True, train={}, accepted=())], "1 round skipped for want of good updates: 2."),
         ([record(1), record(2, banned=3), record(3, banned=1)], "Clients were banned in 2 rounds: 2, 3."),
+        ([record(1), record(2, repeated=3)], "Replies came again in 1 round, and changed nothing: 2."),
         ([record(1), record(2, central={"loss": float("nan"), "accuracy": 0.1})], "not a finite number in 1 round (2)"),
         ([record(1, central={"loss": float("inf"), "accuracy": 0.1})], "not a finite number in 1 round (1)"),
         (

@@ -99,7 +99,6 @@ REJECTED: dict[Reason, Callable[[], Outcome]] = {
     Reason.ZEROED: lambda: answering(lambda arrays, metrics: arrays["bias"].fill(30.0), zeroing=True),
 }
 ELSEWHERE = {
-    Reason.DUPLICATE,  # which is beside an update that counts: below
     Reason.STALE,  # which only updates of strategies without rounds can be: below
     Reason.NOISE,  # which only local privacy asks for: tests.strategies.privacy.test_local_dp
     Reason.NO_REFERENCE,  # which only who is sent differences has lost: tests.strategies.compression.test_differences
@@ -124,8 +123,20 @@ def test_who_is_rejected_is_counted_under_its_reason_and_as_if_it_did_not_exist(
 def test_a_reply_that_comes_again_is_counted_as_such_and_added_once(times: int) -> None:
     arrays, record = losing(lambda reply, clients: [reply] * (times if BAD in clients else 1))
     assert record.accepted == toy.IDS and record.participation() == 1
-    assert record.to_json()["rejected"] == {Reason.DUPLICATE.value: times - 1}
+    line = record.to_json()
+    assert (line["rejected"], line["repeated"]) == ({}, times - 1)
     assert toy.same(arrays, toy.without(rounds=1))
+
+
+def test_replies_that_come_again_and_again_make_no_step_of_fedbuff_hopeless() -> None:
+    """One client trains at a time; two good updates make a step, and twenty bad ones would end it."""
+    records: list[RoundRecord] = []
+    composition = registry.build("fedbuff", {"buffer-size": 2, "concurrency": 1})
+    grid = WireGrid(toy.app(), InlineGrid.of(toy.app(), 2).node_configs, tamper=lambda reply, clients: [reply] * 30)
+    strategy = strategy_class(composition)(composition, seed=7, observers=[records.append])
+    strategy.start(grid, toy.start_arrays(), num_rounds=1, timeout=5.0)
+    assert (len(records[1].accepted), dict(records[1].rejected), records[1].skipped) == (2, {}, False)
+    assert records[1].repeated >= 29
 
 
 def test_a_stale_update_is_counted_as_such_and_does_not_move_the_model() -> None:

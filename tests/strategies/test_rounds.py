@@ -79,6 +79,19 @@ def test_only_the_first_rejections_of_a_round_are_logged(caplog: pytest.LogCaptu
     assert str(progress.first_rejection) == "client 0: ValueError: no disk"
 
 
+def test_replies_that_come_again_are_counted_beside_the_rejections_and_warned_of_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    progress = RoundProgress(4, ["a", "b"], bans=Bans(BanRules(after=1)))
+    with caplog.at_level(logging.WARNING):
+        for clients in ([], ["a", "b"], ["a"]):
+            progress.note_repeated(clients)
+    assert caplog.messages == ["Round 4: replies came again, as of client a; the first alone is taken"]
+    record = progress.record(None, None)
+    assert (record.repeated, dict(record.rejected), progress.first_rejection) == (3, {}, None)
+    assert not progress.bans.banned(5)
+
+
 def test_a_round_tells_its_bans_what_became_of_each_client() -> None:
     """Who counts is cleared, also in a sum; who is rejected by its own doing is held to account, also by the fold."""
     bans = Bans(BanRules(after=2))
