@@ -92,4 +92,4 @@ def read_table(path: Path) -> list[ClientCost]:
 
 
 def _cost(client: str, examples: str, participations: str, epsilon: str) -> ClientCost:
-    return ClientCost(client, int(examples), int(participations), float(epsilon))
+    return ClientCost(client, int(examples) if examples else None, int(participations), float(epsilon))

@@ -4,7 +4,8 @@ Abadi, Chu, Goodfellow, McMahan, Mironov, Talwar, Zhang: "Deep Learning with Dif
 client's training is a Gaussian mechanism on a Poisson sample of its examples, each with probability q = batch size /
 examples, or 1 where a batch holds them all. With what others see of a client, its updates, composed over all steps of
 all rounds in which it was asked, one example more or less is hard to tell. How many examples a client has counts as
-public. Microbatches change nothing here: their noise is made for what an example can change of them.
+public; one that does not say is promised nothing. Microbatches change nothing here: their noise is made for what an
+example can change of them.
 
 Each client has an epsilon of its own, and adding up clients adds nothing, as their examples are different ones. It is
 RDP's (`strategies.privacy.accounting`): for a thousand clients of different sizes PLD would take minutes.
@@ -23,7 +24,7 @@ from functools import lru_cache
 
 from strategies.errors import StrategyError
 from strategies.privacy.accounting import Epsilons, Release, epsilons, rdp_epsilon, total
-from strategies.privacy.participations import Asked
+from strategies.privacy.participations import UNTOLD, Asked
 from strategies.privacy.plan import Plan
 
 Steps = Callable[[int], int]
@@ -49,9 +50,14 @@ class ExampleLevel:
             raise StrategyError(f"The key 'dp-sgd-delta' is {self.delta}, but must lie between 0 and 1.")
 
     def releases(self, examples: int, participations: int) -> Mapping[Release, int]:
-        """Return the steps of a client with so many examples in so many rounds; none without examples."""
-        if examples < 1 or participations < 1:
+        """Return the steps of a client with so many examples in so many rounds; none without examples.
+
+        How many steps `UNTOLD` examples make, and how they are drawn, is not known: they count as if without noise.
+        """
+        if examples == 0 or participations < 1:
             return {}
+        if examples == UNTOLD:
+            return {Release("none", 1.0, 0.0): participations}
         rate = min(1.0, self.batch_size / examples)
         release = Release("poisson" if rate < 1 else "none", rate, self.noise_multiplier)
         return {release: participations * self.steps(examples)}
@@ -136,10 +142,13 @@ class ExamplePlan:
 
 @dataclass(frozen=True)
 class ClientCost:
-    """What a client that now has so many ``examples`` has let out of each by taking part so often."""
+    """What a client that now has so many ``examples``, None where it does not say, has let out of each by taking part.
+
+    ``participations`` says how often it did.
+    """
 
     client: str
-    examples: int
+    examples: int | None
     participations: int
     epsilon: float
 
@@ -147,7 +156,7 @@ class ClientCost:
 def costs(level: ExampleLevel, examples: Mapping[str, int], asked: Mapping[str, Asked]) -> list[ClientCost]:
     """Return what it has cost each client, the highest epsilon first; ``examples`` are those of all clients known."""
     found = [
-        ClientCost(client, size, sum(rounds.values()), level.epsilon(rounds))
+        ClientCost(client, None if size == UNTOLD else size, sum(rounds.values()), level.epsilon(rounds))
         for client, size in examples.items()
         for rounds in [asked.get(client, {})]
     ]
@@ -157,9 +166,10 @@ def costs(level: ExampleLevel, examples: Mapping[str, int], asked: Mapping[str, 
 def summary(found: list[ClientCost], delta: float) -> str:
     """Say in a sentence what the examples of all clients are protected by; ``found`` is not empty."""
     worst, median = found[0], statistics.median(cost.epsilon for cost in found)
+    size = "a number of examples that it keeps to itself" if worst.examples is None else f"{worst.examples} examples"
     return (
         f"Privacy of single examples: epsilon {_number(worst.epsilon)} at delta {delta:g} for the client that it cost "
-        f"most ({worst.client}: {worst.examples} examples, asked {worst.participations} times), "
+        f"most ({worst.client}: {size}, asked {worst.participations} times), "
         f"{_number(median)} for the median one. {COVERED}"
     )
 

@@ -4,14 +4,15 @@ In the ledger of a run (`strategies.privacy.budget`) these are three more arrays
 what is written ahead of a round. Who is asked counts, whatever came of it: a reply that was lost may have been seen.
 
 What taking part costs a client's single examples goes by how many it has (`strategies.privacy.example_level`), and that
-may change: so it is told by how many it had when it was asked. A client that does not say counts as if it had a single
-one, for which nothing costs more.
+may change: so it is told by how many it had when it was asked. For a client that does not say no number stands in: that
+of a single example is not the worst, as with one more than a batch holds there are two steps instead of one.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 import numpy as np
 
@@ -21,7 +22,8 @@ from strategies.updates import State
 PARTICIPANTS, EXAMPLES, PARTICIPATIONS = "participants", "participants-examples", "participations"
 """Names of the arrays, a row for each client and number of examples with which it was ever asked, sorted: the client,
 str [rows], its examples, int64 [rows], and how often it was asked so, int64 [rows]."""
-UNTOLD = 1
+UNTOLD = -1
+"""Stands for the number of examples of a client that does not say, which is not 0: that has none."""
 
 Asked = Mapping[int, int]
 """In how many rounds a client was asked, by the number of examples that it had then: each is accounted as it was."""
@@ -34,32 +36,50 @@ def examples_of(population: Population, cohort: Iterable[str]) -> dict[str, int]
 
 
 def after(ledger: State, cohort: Mapping[str, int]) -> State:
-    """Return the arrays once these clients are asked, each of them once, with so many examples."""
-    counts = _counts(ledger)
-    counts.update(cohort.items())
-    rows = sorted(counts)
+    """Return the arrays once these clients are asked, each of them once, with so many examples.
+
+    Rows that are there are looked up and new ones put between, so that few who are asked cost little of a large ledger.
+    """
+    asked = sorted(cohort.items())
+    names = np.array([client for client, _ in asked], dtype=np.str_)
+    sizes = np.array([examples for _, examples in asked], dtype=np.int64)
+    clients, examples, times = _arrays(ledger)
+    first, last = (np.searchsorted(clients, names, side) for side in ("left", "right"))
+    rows = np.array(list(map(partial(bisect_left, examples), sizes, first, last)), dtype=np.int64)
+    new = rows == last
+    new[~new] = examples[rows[~new]] != sizes[~new]
+    times = times.copy()
+    times[rows[~new]] += 1
+    clients = clients.astype(np.promote_types(clients.dtype, names.dtype), copy=False)  # else long names are cut
     return {
-        PARTICIPANTS: np.array([client for client, _ in rows], dtype=np.str_),
-        EXAMPLES: np.array([examples for _, examples in rows], dtype=np.int64),
-        PARTICIPATIONS: np.array([counts[row] for row in rows], dtype=np.int64),
+        PARTICIPANTS: np.insert(clients, rows[new], names[new]),
+        EXAMPLES: np.insert(examples, rows[new], sizes[new]),
+        PARTICIPATIONS: np.insert(times, rows[new], 1),
     }
 
 
 def most(ledger: State) -> int:
     """Return how often the client was asked that was asked most often, 0 where nobody was."""
-    return max((sum(asked.values()) for asked in by_client(ledger).values()), default=0)
+    clients, _, times = _arrays(ledger)
+    if len(clients) == 0:
+        return 0
+    starts = np.flatnonzero(np.append(True, clients[1:] != clients[:-1]))
+    return int(np.add.reduceat(times, starts).max())
 
 
 def by_client(ledger: State) -> Mapping[str, Asked]:
     """Return how often each client was asked, by how many examples; those that never were do not appear."""
-    asked: dict[str, dict[int, int]] = defaultdict(dict)
-    for (client, examples), times in _counts(ledger).items():
-        asked[client][examples] = times
-    return dict(asked)
+    asked: dict[str, dict[int, int]] = {}
+    for client, examples, times in zip(*(array.tolist() for array in _arrays(ledger)), strict=True):
+        if client in asked:
+            asked[client][examples] = times
+        else:
+            asked[client] = {examples: times}
+    return asked
 
 
-def _counts(ledger: State) -> Counter[tuple[str, int]]:
+def _arrays(ledger: State) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     if PARTICIPANTS not in ledger:
-        return Counter()
-    clients, examples, times = (np.asarray(ledger[name]).tolist() for name in (PARTICIPANTS, EXAMPLES, PARTICIPATIONS))
-    return Counter(dict(zip(zip(clients, examples, strict=True), times, strict=True)))
+        return np.zeros(0, np.str_), np.zeros(0, np.int64), np.zeros(0, np.int64)
+    clients, examples, times = (np.asarray(ledger[name]) for name in (PARTICIPANTS, EXAMPLES, PARTICIPATIONS))
+    return clients, examples, times

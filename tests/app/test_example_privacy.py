@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import logging
 import math
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app import plain_json
 from app.client import app as client_app
 from app.compose import example_level
 from app.config import RunConfig
@@ -125,13 +127,23 @@ def test_who_comes_back_with_more_examples_has_paid_for_the_rounds_before_by_tho
     assert asked(40) == level.epsilon({40: 2, 4000: 1})
 
 
-def test_who_does_not_say_how_many_examples_it_has_pays_as_if_it_had_one() -> None:
+def test_who_does_not_say_how_many_examples_it_has_is_promised_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     level = level_of(PRIVATE)
     census = FakeCensus(Population([ClientInfo("a", None), ClientInfo("b", 400)], [1]))
     ledger = after({}, examples_of(census.people, ["a", "b"]))
-    told = ExamplePrivacy(level, census, lambda: ledger).told(RoundRecord(1, ("a", "b")))  # type: ignore[arg-type]
-    assert told.example_privacy is not None
-    assert told.example_privacy["epsilon"] == level.epsilon({1: 1}) > level.epsilon({400: 1})
+    watched = ExamplePrivacy(level, census, lambda: ledger)  # type: ignore[arg-type]
+    told = watched.told(RoundRecord(1, ("a", "b")))
+    assert told.example_privacy == {"epsilon": math.inf, "delta": level.delta}
+    assert json.loads(plain_json.dumps(told.to_json()))["example-privacy"]["epsilon"] == "Infinity"
+    watched.write(tmp_path / "table.csv")
+    assert read_table(tmp_path / "table.csv") == [
+        ClientCost("a", None, 1, math.inf),
+        ClientCost("b", 400, 1, level.epsilon({400: 1})),
+    ]
+    assert "infinite (no privacy)" in caplog.text and "(a: a number of examples that it keeps to itself" in caplog.text
 
 
 def test_a_run_that_goes_on_with_other_data_has_paid_by_those_that_it_had(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from strategies.errors import StrategyError
-from strategies.privacy.accounting import Release
+from strategies.privacy.accounting import ORDERS, Release
 from strategies.privacy.example_level import ClientCost, ExampleLevel, ExamplePlan, costs, summary
+from strategies.privacy.participations import UNTOLD
 from strategies.privacy.plan import with_least_noise
 
 
@@ -60,6 +61,33 @@ def test_fewer_examples_or_more_rounds_never_cost_less(examples: int, rounds: in
 def test_nobody_pays_without_examples_or_rounds_and_nothing_protects_without_noise() -> None:
     assert level().epsilon({0: 3}) == level().epsilon({500: 0}) == 0.0
     assert level(noise=0.0).epsilon({500: 1}) == math.inf
+
+
+def test_no_number_of_examples_stands_for_one_that_is_not_told() -> None:
+    """In epochs of batches of 20: the most that any number costs is not at 1, so that what is untold is without bound.
+
+    Each number costs what dp-accounting says of its steps.
+    """
+    here = ExampleLevel(20, 0.4, lambda examples: math.ceil(examples / 20), 1e-5)
+    found = {}
+    for examples in (*range(18, 25), 41, 61, 200):
+        step = dp_accounting.GaussianDpEvent(0.4)
+        drawn = dp_accounting.PoissonSampledDpEvent(20 / examples, step) if examples > 20 else step
+        library = dp_accounting.rdp.RdpAccountant(ORDERS).compose(drawn, 10 * math.ceil(examples / 20))
+        found[examples] = here.epsilon({examples: 10})
+        assert found[examples] == pytest.approx(library.get_epsilon(1e-5), rel=1e-9)
+    assert max(found.values()) > 1.5 * here.epsilon({1: 10})
+    for asked in ({UNTOLD: 1}, {UNTOLD: 1, 40: 3}):
+        assert here.epsilon(asked) == math.inf
+    assert here.epsilons(UNTOLD, 1).tightest == math.inf
+    assert here.epsilon({UNTOLD: 0, 40: 3}) == here.epsilon({40: 3}) < math.inf
+
+
+def test_a_client_that_tells_no_number_is_named_with_none() -> None:
+    here = level()
+    found = costs(here, {"a": 100, "b": UNTOLD}, {"a": {100: 3}, "b": {UNTOLD: 2}})
+    assert found == [ClientCost("b", None, 2, math.inf), ClientCost("a", 100, 3, here.epsilon({100: 3}))]
+    assert "(b: a number of examples that it keeps to itself, asked 2 times)" in summary(found, 1e-5)
 
 
 def test_each_client_by_what_it_has_and_how_often_it_was_asked() -> None:
