@@ -20,6 +20,8 @@ from strategies.admission import norm
 from strategies.updates import MAX_METRIC, FloatVector
 
 BLOCK = 8192
+LEAST = 1e-30
+"""The smallest sum of squares that is taken: each square is off by up to 1e-45, the least that float32 tells apart."""
 
 
 def told_norm(delta: FloatVector) -> float:
@@ -28,7 +30,7 @@ def told_norm(delta: FloatVector) -> float:
     blocks, rest = delta[:whole].reshape(-1, BLOCK), delta[whole:]
     with np.errstate(over="ignore"):
         squares = math.fsum([*np.vecdot(blocks, blocks).tolist(), float(np.dot(rest, rest))])
-    return math.sqrt(squares) if 0 < squares < math.inf else norm(delta)  # what float32 cannot square
+    return math.sqrt(squares) if LEAST < squares < math.inf else norm(delta)  # what float32 cannot square
 
 
 def norms_told(metrics: Iterable[Mapping[str, float]]) -> list[float]:

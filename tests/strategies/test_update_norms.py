@@ -24,12 +24,19 @@ STEPS = [(int(client) + 1) / 3 * math.sqrt(SIZE) for client in IDS]  # what the 
 
 @given(
     st.sampled_from([0, 1, 5, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 7]),
-    st.sampled_from([0.0, 1e-38, 1e-25, 1e-3, 1.0, 1e15, 1e25, 1e38]),
+    st.sampled_from([0.0, 1e-38, 1e-25, 1e-23, 1e-22, 1e-21, 1e-20, 1e-3, 1.0, 1e15, 1e25, 1e38]),
     st.integers(0, 2**32 - 1),
 )
 def test_it_is_the_euclidean_norm_of_any_length_and_size(size: int, scale: float, seed: int) -> None:
     delta = (np.random.default_rng(seed).uniform(-1, 1, size) * scale).astype(np.float32)
     assert told_norm(delta) == pytest.approx(math.hypot(*delta.tolist()), rel=1e-6, abs=1e-45)
+
+
+@pytest.mark.parametrize("value", [1e-15, 1e-17, 1e-19, 1e-20, 3e-22, 1e-22, 5e-23, 3e-23])
+@pytest.mark.parametrize("size", [4, 2 * BLOCK + 1])
+def test_values_whose_squares_float32_holds_in_part_only(value: float, size: int) -> None:
+    delta = np.full(size, value, np.float32)
+    assert told_norm(delta) == pytest.approx(math.hypot(*delta.tolist()), rel=1e-6)
 
 
 def test_it_does_not_depend_on_where_the_update_lies_in_memory() -> None:
