@@ -80,8 +80,8 @@ def lines(lab: Lab, seeds: Sequence[int] = SEEDS) -> Iterator[Line]:
 
 
 def quick_lines(lab: Lab) -> Iterator[Line]:
-    """Yield the same with one seed, on which no line is a close call."""
-    return lines(lab, SEEDS[1:2])
+    """Yield the same with the first two seeds: of one alone FedAvg's worst loss says little."""
+    return lines(lab, SEEDS[:2])
 
 
 def _each(values: Sequence[float]) -> str:
