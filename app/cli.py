@@ -96,8 +96,12 @@ def report(
 ) -> None:
     """Build report.html anew from run directories."""
     from app.report.build import write_report
+    from app.report.reading import with_runs
 
-    typer.echo(f"Wrote {write_report(directories, output)}")
+    found, left_out = with_runs(directories)
+    for sentence in left_out:
+        typer.echo(f"Left out: {sentence}.", err=True)
+    typer.echo(f"Wrote {write_report(found, output)}")
 
 
 @commands.command()

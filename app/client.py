@@ -86,8 +86,14 @@ def describe(message: Message, context: Context, hosting: Hosting) -> Message:
         if simulated:
             _ = worker.task  # this process stays: load now what the first round needs, as the server does meanwhile
     except (UserError, TaskError) as error:
-        description = NodeDescription((), *code, problem=str(error))
+        description = NodeDescription((), *code, problem=_of_node(context, error))
     return Message(description.to_content(), reply_to=message)
+
+
+def _of_node(context: Context, error: Exception) -> str:
+    """Say also whose problem it is, where the node has a name: the server knows its number only."""
+    name = context.node_config.get("client-id")
+    return f"{error}" if name is None else f"{error} (This is the node with client-id '{name}'.)"
 
 
 def train(message: Message, context: Context, hosting: Hosting) -> Message:

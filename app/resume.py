@@ -72,6 +72,12 @@ def directory_to_resume(config: RunConfig) -> RunDirectory:
     """
     directory = RunDirectory(user_path(config.resume, "resume").resolve())
     refuse_changes(saved_config(directory), config)
+    done = max(Checkpoints(directory.checkpoints).rounds(), default=0)
+    if config.num_rounds < done:
+        raise UserError(
+            f"The key 'num-rounds' is {config.num_rounds}, but the run to be resumed has done {done} already: give "
+            "that or more."
+        )
     return directory
 
 
@@ -136,7 +142,7 @@ def is_finished(directory: RunDirectory, config: RunConfig) -> bool:
     """Tell whether the run was completed, and the config asks for no more than that."""
     status, before = directory.read_status(), saved_config(directory)
     as_before = (config.num_rounds, config.budget_epsilon) == (before.num_rounds, before.budget_epsilon)
-    return status.get("state") == "completed" and (as_before or config.num_rounds <= status["rounds"])
+    return status.get("state") == "completed" and (as_before or config.num_rounds == status["rounds"])
 
 
 def note_versions(directory: RunDirectory, fingerprint: str, location: str) -> None:

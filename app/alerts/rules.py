@@ -128,7 +128,8 @@ def absent(health: Health, asked: float) -> Iterator[Finding]:
         heard = not silence.asked and not silence.expected
         level = Level.BAD if bad else Level.GOOD if heard else Level.BETWEEN
         which = f"the {KINDS[kind]} '{name}'"
-        why = f"{silence.asked} of them were asked meanwhile" if silence.clients else "it has none any more"
+        asked_of = f"{silence.asked} of them {'was' if silence.asked == 1 else 'were'} asked meanwhile"
+        why = asked_of if silence.clients else "it has none any more"
         text = f"Clients of {which} count." if heard else f"No update of clients of {which} has counted; {why}."
         yield Finding(level, text, f"{kind}/{name}")
 

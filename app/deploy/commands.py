@@ -33,8 +33,8 @@ def init(
     """Make a certificate authority, a server certificate and a key per node, as far as they are not there yet."""
     from app.deploy.initialise import initialise
 
-    for line in initialise(folder, hosts or [], nodes or [], days):
-        typer.echo(line)
+    lines = list(initialise(folder, hosts or [], nodes or [], days))
+    typer.echo("\n".join(lines) or f"All of it is in {folder} already.")
 
 
 @deploy.command()

@@ -25,6 +25,7 @@ from app.deploy.folder import (
 from app.errors import UserError
 
 SECRET_BYTES = 32
+KEPT_OUT = b"# Keys are nothing to be committed.\n*\n"
 
 
 def initialise(folder: Path, hosts: Sequence[str], nodes: Sequence[str], days: int) -> Iterator[str]:
@@ -34,11 +35,15 @@ def initialise(folder: Path, hosts: Sequence[str], nodes: Sequence[str], days: i
     unfit names and where the server's certificate is there, but not for all of the ``hosts``.
     """
     deployment, names = Deployment(folder), certificates.general_names(hosts)
+    _refuse_others(deployment)
     files = [deployment.node(name) for name in nodes]
     if deployment.server.certificate.exists():
         _check_names(deployment, names)
     elif not hosts:
         raise UserError("The server's certificate needs a name: give --host, by which the nodes will reach the server.")
+    make_folder(folder)
+    if not (folder / ".gitignore").exists():
+        write_public(folder / ".gitignore", KEPT_OUT)
     yield from _authority(deployment.authority)
     yield from _server(deployment, names, days)
     for node in files:
@@ -54,6 +59,13 @@ def renew(folder: Path, hosts: Sequence[str], days: int) -> Iterator[str]:
     atomic.write_bytes(deployment.server.certificate, certificates.pem(signed))
     yield _told(deployment.server.certificate, signed)
     yield "Copy it to the server, and restart the SuperLink and the proxy there: they read it when they start."
+
+
+def _refuse_others(deployment: Deployment) -> None:
+    """Raise UserError for a folder in which there is something, but no deployment."""
+    folder = deployment.folder
+    if folder.is_dir() and any(folder.iterdir()) and not deployment.server.folder.is_dir():
+        raise UserError(f"{folder} holds other files and no deployment: name a new folder for keys.")
 
 
 def _authority(authority: Authority) -> Iterator[str]:

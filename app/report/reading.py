@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -134,6 +134,21 @@ class _Reader:
         except (ValueError, TypeError, KeyError, AttributeError):
             self.notes.append(f"{path.name} cannot be read, so {meaning}.")
             return otherwise
+
+
+def with_runs(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """Return which of several paths hold a run, and a sentence for each that does not, as ``runs/*`` may name.
+
+    What is not there at all is among the first, for who reads it to refuse; so is a path that was given alone.
+    """
+    if len(paths) == 1:
+        return list(paths), []
+    left_out = {
+        path: f"'{path}' is {'a folder without a metrics.jsonl' if path.is_dir() else 'no folder'}"
+        for path in paths
+        if path.exists() and not RunDirectory(path).metrics.is_file()
+    }
+    return [path for path in paths if path not in left_out] or list(paths), list(left_out.values())
 
 
 def read_run(path: Path) -> Run:

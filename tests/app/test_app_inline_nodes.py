@@ -101,6 +101,7 @@ def test_a_node_that_does_not_say_who_it_is(files: Path) -> None:
 def test_a_missing_data_path(files: Path) -> None:
     sentence = refused(files, {1: node(A, files / "elsewhere.npz")})
     assert f"'data-path' is '{files / 'elsewhere.npz'}', where there is nothing" in sentence
+    assert f"client-id '{A}'" in sentence
 
 
 def test_a_client_that_is_not_in_the_data(files: Path) -> None:

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from flwr.cli.supernode.register import try_load_public_key
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+from typer.testing import CliRunner
 
 from app.cli import commands
 from app.deploy.folder import Deployment, write_new
@@ -22,7 +23,14 @@ from app.errors import UserError
 from tests.app.deployed_files import certified, made
 
 SECRETS = {"authority/ca.key", "server/server.key", "server/superexec.secret", "nodes/east/node.key"}
-PUBLIC = {"authority/ca.crt", "server/ca.crt", "server/server.crt", "nodes/east/ca.crt", "nodes/east/node.pub"}
+PUBLIC = {
+    ".gitignore",
+    "authority/ca.crt",
+    "server/ca.crt",
+    "server/server.crt",
+    "nodes/east/ca.crt",
+    "nodes/east/node.pub",
+}
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +61,25 @@ def test_what_is_made_and_who_may_read_it(deployment: Deployment) -> None:
     assert modes == {name: 0o600 if name in SECRETS else 0o644 for name in SECRETS | PUBLIC}
     for folder in ("authority", "server", "nodes/east"):
         assert stat.S_IMODE((deployment.folder / folder).stat().st_mode) == 0o700
+
+
+def test_what_is_there_stays_and_is_said_and_git_sees_nothing_of_it(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    asked = ["deploy", "init", str(tmp_path / "fl"), "--host", "fl.example.org", "--node", "east"]
+    first = CliRunner().invoke(commands, asked)
+    before = contents(tmp_path / "fl")
+    again = CliRunner().invoke(commands, asked)
+    assert "Made " in first.output and again.output == f"All of it is in {tmp_path / 'fl'} already.\n"
+    assert (first.exit_code, again.exit_code) == (0, 0) and contents(tmp_path / "fl") == before
+    seen = subprocess.run(["git", "status", "--short"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert seen.stdout == ""
+
+
+def test_no_keys_are_put_among_other_files(tmp_path: Path) -> None:
+    (tmp_path / "theses.txt").write_text("mine")
+    with pytest.raises(UserError, match="holds other files and no deployment: name a new folder"):
+        list(initialise(tmp_path, ["fl.example.org"], ["east"], 90))
+    assert [file.name for file in tmp_path.iterdir()] == ["theses.txt"]
 
 
 @needs_openssl

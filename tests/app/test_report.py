@@ -18,7 +18,7 @@ from app.report.client_charts import MAX_ROWS, fan_chart, heat_rows, histogram_c
 from app.report.curves import Trace, learning_lines, line_chart, trace_chart
 from app.report.figure import AXIS, Key
 from app.report.findings import differences, headline, labels, notes
-from app.report.reading import Population, read_run
+from app.report.reading import Population, read_run, with_runs
 from app.report.round_charts import participation_chart, seconds_chart
 from app.report.series import Curve, bars, curve, of, overs, positions, smoothed
 from app.run_directory import RunDirectory, Scalar
@@ -335,6 +335,20 @@ def test_without_config_or_metrics_there_is_no_run(usual: RunDirectory, name: st
     (usual.path / name).unlink()
     with pytest.raises(UserError, match=rf"has no {name}, so there is no run in it to report on\.$"):
         write_report([usual.path])
+
+
+def test_of_several_paths_those_without_a_run_are_left_out_and_said(usual: RunDirectory, tmp_path: Path) -> None:
+    """As the shell makes of ``runs/*``, where a comparison lies beside the runs, and a run that never began."""
+    (tmp_path / "report.html").write_text("a page")
+    (tmp_path / "never-began").mkdir()
+    paths = [usual.path, tmp_path / "report.html", tmp_path / "never-began"]
+    found, left_out = with_runs(paths)
+    assert found == [usual.path]
+    assert [sentence.split("' is ")[1] for sentence in left_out] == ["no folder", "a folder without a metrics.jsonl"]
+    gone = tmp_path / "gone"
+    assert with_runs([usual.path, gone]) == ([usual.path, gone], [])  # a misspelt name is not passed over
+    for alone in paths[1:]:
+        assert with_runs([alone]) == ([alone], [])
 
 
 def test_sentences_for_what_is_no_run_directory(usual: RunDirectory, tmp_path: Path) -> None:
