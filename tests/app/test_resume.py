@@ -253,11 +253,19 @@ def test_a_finished_run_stays_as_it_is_and_says_so(tmp_path: Path, caplog: pytes
     caplog.set_level("INFO")
     left = run(tmp_path, SHORT)
     before = contents(left)
-    for changes in ({}, {"num-rounds": 3}, {"evaluate-every": 2}):
+    for changes in ({}, {"evaluate-every": 2}):
         caplog.clear()
         resumed(left, {**SHORT, **changes})
         assert contents(left) == before
         assert "The run is finished: nothing is left to do. To train on, raise 'num-rounds'." in caplog.text
+
+
+def test_a_run_cannot_be_made_shorter_than_it_is(tmp_path: Path) -> None:
+    left = run(tmp_path, SHORT)
+    before = contents(left)
+    with pytest.raises(UserError, match="'num-rounds' is 3, but the run to be resumed has done 4 already: give that"):
+        resumed(left, {**SHORT, "num-rounds": 3})
+    assert contents(left) == before
 
 
 def test_a_finished_run_can_be_made_longer(tmp_path: Path, whole: dict[str, Left]) -> None:
