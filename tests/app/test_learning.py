@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -102,10 +103,47 @@ def test_the_clients_accuracy_counts_only_where_there_is_no_central_one() -> Non
     assert [event[0] for event in events(alone) if event[1] == "stagnation"] == [20]
 
 
-def test_where_the_untrained_model_was_not_measured_most_is_counted_from_nothing() -> None:
-    """The first evaluation is that of round 5, in which the model may have learnt nearly all there is."""
-    assert told([*[None] * 5, *[0.92, 0.9] * 50]) == []
-    assert told([*[None] * 5, *[0.75] * 30]) == [(25, "firing")]
+def federated(accuracies: Sequence[float], first: int = 1) -> list[tuple[int, str]]:
+    """What is told where only the clients evaluate, from that round on."""
+    lines = [*(line(number, None) for number in range(first)), *(
+        line(number, None, accuracy) for number, accuracy in enumerate(accuracies, first))]  # fmt: skip
+    return [(round, state) for round, alert, _, state in events(lines) if alert == "stagnation"]
+
+
+@pytest.mark.parametrize("accuracy", [CHANCE, 0.5, 0.85, 0.99])
+@pytest.mark.parametrize("first", [1, 5])
+def test_where_only_clients_evaluate_a_model_that_never_moves_fires_after_twenty_rounds(
+    accuracy: float, first: int
+) -> None:
+    """As one that always answers what most examples are: however often that is right, nothing was learnt."""
+    assert federated([accuracy] * 200, first) == [(first + 20, "firing")]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_of_the_majority_class_other_clients_have_another_share_and_it_fires_all_the_same(seed: int) -> None:
+    """Ten clients of a hundred examples in each round, of which 85 % are of one class: by chance 0.85 +- 0.011."""
+    shares = np.random.default_rng(seed).binomial(1000, 0.85, 200) / 1000
+    round, state = federated(list(shares))[0]
+    assert state == "firing" and round <= 60
+
+
+@pytest.mark.parametrize("first", [CHANCE, 0.3, 0.6, 0.85, 0.9])
+def test_a_federated_run_that_has_converged_raises_none_in_five_hundred_rounds(first: float) -> None:
+    """What the first round came to may be high already: half of what it got wrong is learnt since."""
+    rising = [first + (0.955 - first) * number / 15 for number in range(16)]
+    plateau = np.random.default_rng(0).uniform(0.92, 0.955, 485)
+    assert federated([*rising, *plateau]) == []
+
+
+def test_what_the_first_measured_model_got_wrong_must_be_halved_where_there_is_no_untrained_one() -> None:
+    assert federated([0.85, 0.9251, *[0.92] * 50]) == []
+    assert federated([0.85, 0.9249, *[0.92] * 50]) == [(22, "firing")]
+    assert federated([0.5, 0.78, *[0.78] * 50]) == [(22, "firing")]  # and most of all there is to learn be learnt
+
+
+def test_a_first_accuracy_that_is_no_number_is_not_the_first() -> None:
+    assert federated([math.nan, 0.85, 0.9251, *[0.92] * 50]) == []
+    assert federated([math.nan, 0.9, *[0.9] * 50]) == [(22, "firing")]
 
 
 def test_the_number_of_rounds_is_the_key_of_the_rule() -> None:
@@ -131,4 +169,4 @@ def test_it_goes_on_from_the_lines_of_before() -> None:
     whole = Learning()
     for number, accuracy in enumerate(rise(30, 0.8)):
         whole = whole.after(line(number, accuracy))
-    assert whole == Learning("central", 0.8, CHANCE, 0.8, 30, 30)
+    assert whole == Learning("central", 0.8, CHANCE, CHANCE, 0.8, 30, 30)
