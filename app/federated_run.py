@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from flwr.app import ArrayRecord, ConfigRecordValues
 from flwr.serverapp import Grid
@@ -23,20 +23,18 @@ from app.compose import composition, data_spec, learning_rate, round_rules
 from app.config import RunConfig
 from app.errors import RunPruned, RunRefused, UserError
 from app.example_privacy import ExamplePrivacy
-from app.fingerprint import code_fingerprint, code_location, user_modules
-from app.fitting_nodes import check_nodes, write_population
+from app.fitting_nodes import gather_nodes
 from app.journals import RunJournal
 from app.log_filter import RUN_DIRECTORY
-from app.monitoring import Monitoring
 from app.only_one import only_one
-from app.output import DEPLOYED, Output
+from app.output import DEPLOYED, Keeping, Output, Watcher
+from app.recording import Recording
 from app.report.build import write_report
-from app.resume import directory_to_resume, is_finished, left_by, note_versions
+from app.resume import directory_to_resume, is_finished, left_by
 from app.run_directory import RunDirectory, RunState
 from app.units import percent
 from app.user_paths import user_path
 from strategies import wire
-from strategies.census import Census
 from strategies.errors import StrategyError
 from strategies.fedbuff import strategy_class
 from strategies.federated import FederatedStrategy, Observer
@@ -50,11 +48,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-OTHER_CODE = (
-    "If a SuperLink of another project or checkout is running on this machine, stop it with 'fedkeras down' and start "
-    "the run again; in a deployment, restart the SuperNodes with the same version of the code."
-)
-
 
 @contextmanager
 def _logged(what: str) -> Iterator[None]:
@@ -65,16 +58,6 @@ def _logged(what: str) -> Iterator[None]:
         logger.warning("%s: %s", what, error)
     except Exception:
         logger.exception("%s", what)
-
-
-class Watcher(Protocol):
-    """Who watches a run, and must have seen all of it: what it remembers is kept with the run."""
-
-    def state(self) -> State:
-        """Return it as it is after the last round that was observed."""
-
-    def go_on(self, state: State, weights: ArrayRecord) -> None:
-        """Remember what `state` has returned after the round that has left these weights."""
 
 
 @dataclass
@@ -99,7 +82,7 @@ class FederatedRun:
     resumed_after: list[int] = field(default_factory=list)  # rounds, once for each process but the first
     _strategy: FederatedStrategy | None = None
     _examples: ExamplePrivacy | None = None
-    _watching: Monitoring | None = None
+    _recording: Recording | None = None
     _open: threading.Lock = field(default_factory=threading.Lock)  # taken, for good, by whoever closes the run
 
     @classmethod
@@ -138,31 +121,22 @@ class FederatedRun:
         """Train and save everything. Raises UserError, TaskError or StrategyError for what the user can mend."""
         config = self.config
         parts = composition(config)
-        self.directory.write_config({**config.to_run_config(), "resume": ""})
-        fingerprint = code_fingerprint(user_modules(config.to_run_config()))
-        note_versions(self.directory, fingerprint, code_location())
-        census = Census(grid, config.round_timeout, fingerprint, code_location(), OTHER_CODE)
-        census.start(config.min_nodes, config.node_timeout, meanwhile=lambda: self.task)
-        check_nodes(census, self.task.data, config.dataset)
-        write_population(self.directory, census, self.task.data)
+        census = gather_nodes(grid, config, self.directory, lambda: self.task)
         checkpoints = Checkpoints(self.directory.checkpoints, config.checkpoints_kept)
         left = left_by(self.directory, checkpoints, parts, round_rules(config).budget, census)
-        watching = self._watching = Monitoring.of(config, self.directory)
-        sinks = [*self.output.make_sinks(self.directory, logger, config.num_rounds), *watching.sinks]
-        watched = self.watcher.state if self.watcher else dict
         share = 1.0 if parts.keeps_on_nodes else config.checkpoint_share  # clients are told what they could go back to
-        saved = left.round if left else None
-        journal = self.output.journal(checkpoints, config.checkpoint_every, share, sinks, saved, watched)
-        observers = [self._stop_if_closed, *(sink.round for sink in sinks), self._count, *self.observers]
+        keeping = Keeping(checkpoints, config.checkpoint_every, share, left.round if left else None, self.watcher)
+        recording = self._recording = Recording.of(config, self.directory, self.output, keeping)
+        observers = [self._stop_if_closed, *(sink.round for sink in recording.sinks), self._count, *self.observers]
         self._examples = ExamplePrivacy.of(config, census, lambda: self.ledger)
         self._strategy = strategy_class(parts)(
             parts,
             round_rules(config),
             config.seed,
             census=census,
-            round_config=partial(self._settings, journal if parts.keeps_on_nodes else None),
+            round_config=partial(self._settings, recording.journal if parts.keeps_on_nodes else None),
             observers=observers if self._examples is None else [self._examples.tell(observers)],
-            journal=journal,
+            journal=recording.journal,
         )
         try:
             if left is not None:
@@ -172,12 +146,9 @@ class FederatedRun:
                 grid, self._initial_arrays(), config.num_rounds, config.round_timeout, evaluate_fn=evaluate
             )
             if self.rounds < config.num_rounds:  # for which there is no other reason
-                watching.alerts.budget_spent(self.rounds + 1)
+                recording.monitoring.alerts.budget_spent(self.rounds + 1)
         finally:
-            journal.close()
-            watching.alerts.ended(journal.saved(), journal.failed())
-            for sink in sinks:
-                sink.close()
+            recording.close()
         self._save_model(result.arrays)
         for finish in self.at_end:
             finish()
@@ -258,8 +229,8 @@ class FederatedRun:
             with _logged("The report was not written"):
                 if self.output.page and self.directory.metrics.exists():
                     logger.info("Report: %s", write_report([self.directory.path]))
-            for tell in self._watching.ended if self._watching else ():
-                tell(state)
+            if self._recording is not None:
+                self._recording.ended(state)
 
     def _outcome(self) -> str:
         central = self.last.central if self.last else None

@@ -1,17 +1,45 @@
-"""Who takes part in a run: nodes whose data fit the server's, and what the run directory tells of their clients."""
+"""Who takes part in a run: nodes whose code and data fit the server's, and what the run tells of their clients."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from flwr.serverapp import Grid
+
+from app.config import RunConfig
 from app.errors import UserError
+from app.fingerprint import code_fingerprint, code_location, user_modules
+from app.resume import note_versions
 from app.run_directory import RunDirectory
 from strategies.census import Census
 from strategies.describe import properties_in_common
 
 if TYPE_CHECKING:
     from tasks.data import FederatedData
+    from tasks.task import Task
+
+OTHER_CODE = (
+    "If a SuperLink of another project or checkout is running on this machine, stop it with 'fedkeras down' and start "
+    "the run again; in a deployment, restart the SuperNodes with the same version of the code."
+)
+
+
+def gather_nodes(grid: Grid, config: RunConfig, directory: RunDirectory, task: Callable[[], Task]) -> Census:
+    """Wait for the nodes, make the task meanwhile, and write down which code runs, and whom the nodes bring.
+
+    Raises UserError where the nodes' data are of another kind than the server's, and as `Census.start` does.
+    """
+    settings = config.to_run_config()
+    directory.write_config({**settings, "resume": ""})
+    fingerprint = code_fingerprint(user_modules(settings))
+    note_versions(directory, fingerprint, code_location())
+    census = Census(grid, config.round_timeout, fingerprint, code_location(), OTHER_CODE)
+    census.start(config.min_nodes, config.node_timeout, meanwhile=task)
+    data = task().data
+    check_nodes(census, data, config.dataset)
+    write_population(directory, census, data)
+    return census
 
 
 def check_nodes(census: Census, data: FederatedData, dataset: str) -> None:

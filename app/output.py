@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from flwr.app import ArrayRecord
+
 from app.checkpoints import Checkpoints
 from app.journals import EveryFew, Overlapped, RunJournal
 from app.run_directory import RunDirectory
@@ -21,6 +23,31 @@ class MakeSinks(Protocol):
         """Return the sinks."""
 
 
+class Watcher(Protocol):
+    """Who watches a run, and must have seen all of it: what it remembers is kept with the run."""
+
+    def state(self) -> State:
+        """Return it as it is after the last round that was observed."""
+
+    def go_on(self, state: State, weights: ArrayRecord) -> None:
+        """Remember what `state` has returned after the round that has left these weights."""
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """What a run keeps to go on from, and when: a checkpoint after every so many rounds (0 = never).
+
+    Written meanwhile, checkpoints take at most that ``share`` of the time. ``saved`` is the round of the last one, and
+    what the ``watcher`` remembers is kept with the run.
+    """
+
+    checkpoints: Checkpoints
+    every: int
+    share: float
+    saved: int | None
+    watcher: Watcher | None
+
+
 @dataclass(frozen=True)
 class Output:
     """The sinks of a run, and whether it ends with a page of its own (a sweep has one for all).
@@ -32,27 +59,11 @@ class Output:
     page: bool = True
     checkpoints: Literal["before the next round", "meanwhile"] = "before the next round"
 
-    def journal(
-        self,
-        checkpoints: Checkpoints,
-        every: int,
-        share: float,
-        sinks: Sequence[Sink],
-        saved: int | None,
-        watched: Callable[[], State] = dict,
-    ) -> RunJournal:
-        """Return what keeps every so many rounds, each once the sinks have it; ``saved`` is that of the last one.
-
-        Written meanwhile, checkpoints take at most that ``share`` of the time. ``watched`` returns what somebody
-        remembers who watches the run, to be kept with it.
-        """
-
-        def settle() -> None:
-            for sink in sinks:
-                sink.flush()
-
-        journal = EveryFew(checkpoints, every, settle, saved, watched)
-        return Overlapped(journal, share) if self.checkpoints == "meanwhile" else journal
+    def journal(self, keeping: Keeping, settle: Callable[[], None]) -> RunJournal:
+        """Return what keeps each round once all that was told of it has settled."""
+        watched = keeping.watcher.state if keeping.watcher else dict
+        journal = EveryFew(keeping.checkpoints, keeping.every, settle, keeping.saved, watched)
+        return Overlapped(journal, keeping.share) if self.checkpoints == "meanwhile" else journal
 
 
 DEPLOYED = Output()
