@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from flwr.app import ConfigRecord, Context, RecordDict
 
+from strategies import wire
 from strategies.client_state import ClientStates
 from strategies.compression.codec import Codec
 from strategies.compression.differences import Chain, Differing
@@ -54,7 +55,7 @@ def measure(size: int, codec: Codec, repeats: int, folder: Path) -> tuple[float,
 
 def sent(codec: Codec, chain: Chain, layout: ModelLayout) -> Broadcast:
     """Return what the server sends to the client."""
-    return Differing.of(codec, chain, layout, 0, "run").to([CLIENT])
+    return Differing.of(codec, chain, layout, 0, {wire.RUN: "run"}).to([CLIENT])
 
 
 def node(folder: Path, message: Broadcast) -> None:

@@ -210,8 +210,7 @@ class FederatedStrategy(RoundLoop):
         if not isinstance(downlink, Differences):
             return self._broadcast(downlink, kind, number, arrays, weights)
         chain = self.model.reference(downlink, weights, number, self.seed)
-        run = str(self.round_config(number).get(wire.RUN, ""))
-        return Differing.of(downlink.codec, chain, weights.layout, self.seed, run)
+        return Differing.of(downlink.codec, chain, weights.layout, self.seed, self.round_config(number))
 
     def _broadcast(
         self, codec: Codec, kind: str, number: int, arrays: ArrayRecord, weights: wire.GlobalWeights

@@ -40,7 +40,7 @@ from strategies.updates import AnyArray, FloatVector, State
 
 VERSION, BASE, OLDEST, DIGEST = (PREFIX + name for name in ("version", "base", "oldest", "digest"))
 SEEDS, SCALES = (PREFIX + name for name in ("seeds", "scales"))  # of each difference in a message
-MOST_KEPT = 16  # differences: a node keeps as many models
+MOST_KEPT = 16  # differences: with one model more a node keeps all that they are taken to
 _DIFFERENCE, _SCALE = "difference/", "scale/"
 
 
@@ -153,20 +153,26 @@ def _kept(differences: Mapping[int, Difference], most: int) -> dict[int, Differe
 
 @dataclass(frozen=True)
 class Differing:
-    """What is sent of a chain: to each client what its node lacks. ``run`` is the name under which nodes keep it."""
+    """What is sent of a chain: to each client what its node lacks.
+
+    ``kept`` is what nodes are told that keep it: under which name, and how far the server could go back.
+    """
 
     codec: Codec
     chain: Chain
     start: wire.GlobalWeights
     seed: int
-    run: str
+    kept: Mapping[str, ConfigRecordValues]
     _records: dict[int, ArrayRecord] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, codec: Codec, chain: Chain, layout: ModelLayout, seed: int, run: str) -> Differing:
-        """Return what is sent of a model of this layout, in the run of this seed."""
+    def of(
+        cls, codec: Codec, chain: Chain, layout: ModelLayout, seed: int, told: Mapping[str, ConfigRecordValues]
+    ) -> Differing:
+        """Return what is sent of a model of this layout, in the run of this seed, whose clients are ``told`` this."""
         arrays = layout.unflatten(chain.reference)
-        return cls(codec, chain, wire.GlobalWeights(layout, arrays, layout.flatten(arrays)), seed, run)
+        kept = {wire.RUN: "", **{key: told[key] for key in (wire.RUN, wire.CHECKPOINTS) if key in told}}
+        return cls(codec, chain, wire.GlobalWeights(layout, arrays, layout.flatten(arrays)), seed, kept)
 
     def to(self, clients: Sequence[str]) -> Broadcast:
         """Return what is sent to these clients in one message."""
@@ -174,7 +180,7 @@ class Differing:
         settings: dict[str, ConfigRecordValues] = {
             **described(self.codec, self.start.layout),
             **self._leading(base),
-            wire.RUN: self.run,
+            **self.kept,
             wire.BYTES_DOWN: [self._bytes(self.chain.base([client])) for client in clients],
         }
         return Broadcast(self._record(base), self.start, settings)

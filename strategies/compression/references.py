@@ -3,8 +3,9 @@
 A model is kept under the number of its version, ``<folder>/references/<version>.float32``, as the bytes of one flat
 vector: all clients of a run begin from the same, so that a node has one file however many clients it hosts, and in a
 simulation all workers of a machine share the files. What the server will not take a difference to any more is deleted,
-also if it goes back to one of its checkpoints: of each the last `MOST_KEPT` may be asked for then. The last one also
-stays in memory.
+also if it goes back to one of its checkpoints. For that each file begins with the oldest version that the server took
+differences to when it sent this one, in eight bytes, little-endian: of a checkpoint nothing older than the newest
+version up to it names will be asked for. The last model also stays in memory.
 
 A request names the checksum of the model that is to come out. A file of that version which has another is of a server
 that went on from an older checkpoint, or damaged: it is not used, and is written over. Where no model comes out that
@@ -23,13 +24,14 @@ from flwr.app import ArrayRecord, ConfigRecord, Context
 from strategies import private_file, wire
 from strategies.client_state import StatesOf
 from strategies.compression.codec import Dense
-from strategies.compression.differences import BASE, DIGEST, MOST_KEPT, OLDEST, SCALES, SEEDS, VERSION, added, digest
+from strategies.compression.differences import BASE, DIGEST, OLDEST, SCALES, SEEDS, VERSION, added, digest
 from strategies.compression.downlink import DOWNLINK, MODEL, codec_of_request, layout_of, named, payload_of
 from strategies.errors import LayoutError, StrategyError
 from strategies.layout import ModelLayout
 from strategies.updates import FloatVector
 
 FOLDER, SUFFIX = "references", ".float32"
+_OLDEST_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -45,27 +47,39 @@ class References:
             data = self._file(version).read_bytes()
         except FileNotFoundError:
             return None
-        return np.frombuffer(data, "<f4").astype(np.float32, copy=False) if len(data) == 4 * size else None
+        if len(data) != _OLDEST_BYTES + 4 * size:
+            return None
+        return np.frombuffer(data, "<f4", offset=_OLDEST_BYTES).astype(np.float32, copy=False)
 
-    def save(self, version: int, reference: FloatVector) -> None:
-        """Keep a model. Raises OSError, and then leaves what was there."""
+    def save(self, version: int, reference: FloatVector, oldest: int) -> None:
+        """Keep a model, and the ``oldest`` that differences lead on from. Raises OSError, and leaves what was there."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        data = np.ascontiguousarray(reference, "<f4").data
-        private_file.write(self._file(version), lambda file: file.write(data), self.durable)
+        parts = oldest.to_bytes(_OLDEST_BYTES, "little"), np.ascontiguousarray(reference, "<f4").data
+        private_file.write(self._file(version), lambda file: file.writelines(parts), self.durable)
 
-    def forget_before(self, version: int, checkpoints: Sequence[int] = ()) -> None:
+    def forget_before(self, oldest: int, checkpoints: Sequence[int] = ()) -> None:
         """Delete older models that no checkpoint needs either, and what processes left that were killed."""
-        for path in self.folder.glob(f"*{SUFFIX}"):
-            if path.stem.isdecimal() and int(path.stem) < version and not _needed(int(path.stem), checkpoints):
-                path.unlink(missing_ok=True)
+        versions = [int(path.stem) for path in self.folder.glob(f"*{SUFFIX}") if path.stem.isdecimal()]
+        needed = [self._needed(versions, round) for round in checkpoints]
+        for version in versions:
+            if version < oldest and not any(version in of_one for of_one in needed):
+                self._file(version).unlink(missing_ok=True)
         private_file.delete_abandoned(self.folder)
+
+    def _needed(self, versions: Sequence[int], checkpoint: int) -> range:
+        """Return the versions that a server may take differences to that goes back to this checkpoint."""
+        newest = max((version for version in versions if version <= checkpoint), default=0)
+        return range(self._oldest(newest), checkpoint + 1)
+
+    def _oldest(self, version: int) -> int:
+        try:
+            with self._file(version).open("rb") as file:
+                return int.from_bytes(file.read(_OLDEST_BYTES), "little")
+        except FileNotFoundError:  # no version is that old, or another process has deleted it, and those before it
+            return version
 
     def _file(self, version: int) -> Path:
         return self.folder / f"{version}{SUFFIX}"
-
-
-def _needed(version: int, checkpoints: Sequence[int]) -> bool:
-    return any(round - MOST_KEPT < version <= round for round in checkpoints)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,8 +123,9 @@ class Reference:
             reference = self._kept(layout.size)
             if reference is None:
                 reference = self._made(sent, layout)
-                self.kept.save(self.version, reference)
-                self.kept.forget_before(int(wire.number(self.config, OLDEST)), wire.checkpoints_of(self.config))
+                oldest = int(wire.number(self.config, OLDEST))
+                self.kept.save(self.version, reference, oldest)
+                self.kept.forget_before(oldest, wire.checkpoints_of(self.config))
             _last = InMemory(*self._key, reference, named(layout, reference))
         return _last.record
 
