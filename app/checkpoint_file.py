@@ -57,7 +57,10 @@ def parts_of(content: Content) -> Iterator[bytes | memoryview]:
 
 
 def from_bytes(data: bytes) -> Content:
-    """Read a checkpoint; its arrays are read-only. Raises DamagedError for anything that `parts_of` has not made."""
+    """Read a checkpoint; its arrays are read-only, and lie in memory as they did if they lay in one piece, else as C.
+
+    Raises DamagedError for anything that `parts_of` has not made.
+    """
     if data.startswith(NAME) and not data.startswith(FIRST_LINE):
         raise DamagedError("it was written by another version of this program")
     checksum = int.from_bytes(data[-CHECKSUM_BYTES:], "little")
@@ -79,7 +82,10 @@ def _described(array: AnyArray, name: str) -> tuple[str, tuple[int, ...], Litera
 
 
 def _order(array: AnyArray) -> Literal["C", "F"]:
-    """Return how the array lies in memory, as some of NumPy's sums have other bits where it is another way."""
+    """Return how the array lies in memory, as some of NumPy's sums have other bits where it is another way.
+
+    One that lies in neither order, such as every second row of another, or axes in a third order, comes back as "C".
+    """
     return "F" if array.flags.fnc else "C"
 
 

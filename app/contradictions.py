@@ -89,7 +89,7 @@ ONLY_WITH: dict[str, dict[str, tuple[str, ...]]] = {
 def contradictions(config: RunConfig) -> list[str]:
     """Return one sentence for every contradiction; none for a config that makes sense."""
     every_kind = (
-        *(_idle_keys, _server, _data, _cohort, selection, bans),
+        *(_idle_keys, _checkpoints, _server, _data, _cohort, selection, bans),
         *(_training, example_privacy, local_privacy, compression, _evaluation, _world, audit),
     )
     return [sentence for kind in every_kind for sentence in kind(config)]
@@ -115,6 +115,15 @@ def _idle_keys(config: RunConfig) -> Iterator[str]:
                 f"The key '{key}' is {given!r}, but does nothing with {idle}: "
                 f"leave it at {field.default!r} or set {', or '.join(uses)}."
             )
+
+
+def _checkpoints(config: RunConfig) -> Iterator[str]:
+    usual = type(config).model_fields["checkpoint_share"].default
+    if config.checkpoint_every == 0 and config.checkpoint_share != usual:
+        yield (
+            f"The key 'checkpoint-share' is {config.checkpoint_share:g}, but does nothing with checkpoint-every 0: "
+            f"leave it at {usual:g} or set 'checkpoint-every' above 0."
+        )
 
 
 def _server(config: RunConfig) -> Iterator[str]:

@@ -34,10 +34,10 @@ MODELS = {
     "mlp, FedAdam": {"model": "mlp", "local-epochs": 1, "strategy": "fedadam", "server-learning-rate": 0.01},
     "cnn-small": {},
 }
-WAYS = {
-    "never": (0, Output(files_only, page=False)),
-    "meanwhile": (1, Output(files_only, page=False, checkpoints="meanwhile")),
-    "before the next round": (1, Output(files_only, page=False)),
+WAYS: dict[str, tuple[dict[str, float], Output]] = {
+    "never": ({"checkpoint-every": 0}, Output(files_only, page=False)),
+    "meanwhile": ({"checkpoint-share": 1.0}, Output(files_only, page=False, checkpoints="meanwhile")),
+    "before the next round": ({}, Output(files_only, page=False)),
 }
 
 
@@ -81,9 +81,9 @@ def median_round(simulation: Simulation, folder: str, model: str, way: str, roun
     def note(record: RoundRecord) -> None:
         ends.append((time.perf_counter(), time.process_time()))
 
-    every, output = WAYS[way]
+    own, output = WAYS[way]
     config = {"num-rounds": rounds, "federated-evaluate-every": 0, "node-timeout": 60.0, "runs-dir": folder}
-    config |= {**MODELS[model], "checkpoint-every": every, "checkpoint-share": 1.0}
+    config |= {**MODELS[model], **own}
     simulation.run(RunConfig.from_run_config(config), (note,), output)
     wall, cpu = np.median(np.diff(ends, axis=0)[2:], axis=0) * 1e3
     return float(wall), float(cpu)

@@ -110,7 +110,7 @@ def test_the_format_is_what_it_is_said_to_be() -> None:
 def test_arrays_come_back_however_they_lie_in_memory(array: np.ndarray) -> None:
     same = from_bytes(to_bytes(Content({}, {"privacy": {"tree": array}}))).groups["privacy"]["tree"]
     assert same.dtype == array.dtype and np.array_equal(same, array)
-    assert same.flags.fnc == array.flags.fnc and same.flags.owndata
+    assert same.flags.owndata and (same.flags.fnc if array.flags.fnc else same.flags.c_contiguous)
 
 
 def test_no_array_is_copied_to_be_written() -> None:

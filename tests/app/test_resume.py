@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +19,7 @@ from app.client import app as client_app
 from app.config import RunConfig
 from app.errors import UserError
 from app.federated_run import FederatedRun
-from app.journals import EveryFew
+from app.journals import EveryFew, Overlapped
 from app.only_one import only_one
 from app.output import Output
 from app.overrides import merged_config, with_absolute_paths
@@ -32,9 +33,11 @@ from strategies.errors import StrategyError
 from strategies.privacy.ledger import Ledger
 from strategies.records import RoundRecord
 from strategies.server_model import ServerModel
+from strategies.snapshot import Snapshot
 from tests.app.inline_runs import SMALL, Left, latest, simulated
 
 SHORT = {**SMALL, "num-rounds": 4, "federated-evaluate-every": 2, "checkpoint-share": 1.0}
+NO_CHECKPOINTS = {"checkpoint-every": 0, "checkpoint-share": RunConfig().checkpoint_share}
 PRIVATE = {
     "strategy": "dp-fedavg-adaptive",
     "noise-multiplier": 0.1,
@@ -173,6 +176,43 @@ def test_checkpoints_that_overlap_with_rounds_lose_one_round_at_most(whole: dict
         left = killed(folder, {**SHORT, **CASES["fedadam"]}, hook, in_round=3, output=OVERLAPPED)
         check(resumed(left, {**SHORT, **CASES["fedadam"]}, output=OVERLAPPED), whole["fedadam"])
         assert set(left.json("status.json")["resumed-after"]) <= after
+
+
+class PassingTime:
+    """A clock by which a round takes 30 s and to write a checkpoint 1 s, for all that it is asked about."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+        self._rounds_end_in = threading.get_ident()  # checkpoints are written in another thread
+
+    def __call__(self) -> float:
+        self._seconds += 30.0 if threading.get_ident() == self._rounds_end_in else 1.0
+        return self._seconds
+
+
+def test_at_the_usual_share_no_more_is_lost_than_the_rounds_that_were_passed_over(
+    whole: dict[str, Left], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 2 %, 1 s is worth 49 s until the next: a checkpoint after rounds 0 and 2, and rounds 1 and 3 passed over."""
+    changes = {**SHORT, **CASES["fedadam"], "checkpoint-share": RunConfig().checkpoint_share}
+    passed: list[int] = []
+    original = EveryFew.passed_over
+
+    def passed_over(self: EveryFew, state: Snapshot) -> None:
+        passed.append(state.round)
+        original(self, state)
+
+    monkeypatch.setattr(EveryFew, "passed_over", passed_over)
+    monkeypatch.setattr("app.output.Overlapped", lambda *given: Overlapped(*given, clock=PassingTime()))
+    left = killed(tmp_path, changes, in_aggregation, in_round=4, output=OVERLAPPED)
+    assert passed == [1, 3] and Checkpoints(left.directory.checkpoints).rounds() == [0, 2]
+    left = resumed(left, changes, output=OVERLAPPED)
+    assert left.json("status.json")["resumed-after"] == [2]
+    assert left.digest() == whole["fedadam"].digest()
+    lines = told(left)
+    assert [line["checkpoint"] for line in lines] == [None, 0, 0, 2, 3]
+    newest = [line["checkpoint"] for line in told(whole["fedadam"])]
+    assert [{**line, "checkpoint": last} for line, last in zip(lines, newest, strict=True)] == told(whole["fedadam"])
 
 
 def test_killed_again_and_again(whole: dict[str, Left], tmp_path: Path) -> None:
@@ -407,7 +447,7 @@ def test_in_a_deployment_without_checkpoints_a_private_run_is_not_begun_anew(
 ) -> None:
     """Its releases are out, and nobody knows the model they were made of."""
     monkeypatch.setattr(Census, "simulated", False)
-    changes = {**SHORT, **PRIVATE, "checkpoint-every": 0}
+    changes = {**SHORT, **PRIVATE, **NO_CHECKPOINTS}
     left = killed(tmp_path, changes, in_aggregation, in_round=3)
     with pytest.raises(UserError, match=r"Round 3 was begun, and no checkpoint is in .* count the budget of this one"):
         resumed(left, changes)
@@ -422,7 +462,7 @@ def test_in_a_deployment_rounds_that_were_done_without_checkpoints_stay_accounte
     monkeypatch.setattr(Census, "simulated", False)
     changes = {**SHORT, **PRIVATE}
     left = killed(tmp_path, changes, in_aggregation, in_round=2)  # which is release 2, after checkpoint 1
-    without = {**changes, "resume": str(left.directory.path), "checkpoint-every": 0}
+    without = {**changes, "resume": str(left.directory.path), **NO_CHECKPOINTS}
     killed(tmp_path, without, in_aggregation, in_round=4)  # releases 3 to 5
     resumed(left, changes)  # 6 to 8: rounds 2 to 4 once more
     assert left.json("status.json")["resumed-after"] == [1, 1] and ledger_of(left).rounds == 8
