@@ -22,13 +22,17 @@ def evaluators(clients: Sequence[str], count: int, seed: int, round: int) -> lis
 
 
 def gather(letters: Correspondence, replies: Iterable[Message], round: int, max_examples: float) -> ClientScores | None:
-    """Return the scores of the clients that have some; None where nobody has. Late ones are logged."""
+    """Return the scores of the clients that have some; None where nobody has.
+
+    A warning tells of those that are late, and one of those that came again: what each sent first is taken.
+    """
     rows: dict[str, Row] = {}
     for reply, asked in letters.answered(replies):
-        if excess := letters.excess(reply, asked):
-            logger.warning("Round %d: the evaluation of %d clients is left out unread: %s", round, len(asked), excess)
-            continue
         rows.update(read_scores(reply, asked, max_examples))
     if late := letters.unanswered():
         logger.warning("Round %d: %d clients did not evaluate in time", round, len(late))
+    if again := letters.repeated:
+        logger.warning(
+            "Round %d: the evaluations of %d clients came again; the first alone is taken", round, len(again)
+        )
     return client_scores(rows)

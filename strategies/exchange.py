@@ -30,9 +30,10 @@ logger = logging.getLogger(__name__)
 SHORTEST_WAIT, LONGEST_WAIT = 0.005, 0.5
 SLOWDOWN = 1.3
 
-# The codes of error replies that are made here; Flower's own codes are below. One stands for a reply that no Flower
-# wrote, the other for a message that the grid did not take, such as one too large for the SuperLink.
-UNREADABLE, NOT_SENT = 1000, 1001
+# The codes of error replies that are made on the server; Flower's own codes are below. One stands for a reply that no
+# Flower wrote, one for a message that the grid did not take, such as one too large for the SuperLink, and one for a
+# reply that holds more than its allowance (`strategies.requests.weighed`).
+UNREADABLE, NOT_SENT, TOO_LARGE = 1000, 1001, 1002
 
 # What Flower raises while it decodes a reply that no Flower wrote; errors of the connection are others, and pass.
 UNDECODABLE = (

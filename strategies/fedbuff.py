@@ -29,7 +29,6 @@ from flwr.serverapp.strategy import Result
 
 from strategies import wire
 from strategies.admission import Reason
-from strategies.allowance import Allowance
 from strategies.clock import World
 from strategies.composition import Composition
 from strategies.compression.downlink import Differences
@@ -208,10 +207,9 @@ class BufferedStrategy(FederatedStrategy):
         progress = self._progress
         progress.cohort.append(flight.client)
         if reply is not None:
-            size, within = weighed(reply, Allowance.of(flight.origin.weights.layout, 1))
+            reply, size = weighed(reply, flight.origin.weights.layout, 1)
             progress.bytes_up += size
-            if within:
-                self._uplink.add(reply, 1, size)
+            self._uplink.add(reply, 1, size)
         missed = self._steps - flight.origin.steps
         with progress.phase("aggregate"):
             for outcome in flight.read(reply):

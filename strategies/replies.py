@@ -15,11 +15,10 @@ from flwr.common.constant import ErrorCode
 
 from strategies import wire
 from strategies.admission import Limits, Reason, judge, judge_partial
-from strategies.allowance import Allowance
 from strategies.compression.codec import Codec
 from strategies.compression.payload import read
 from strategies.errors import LayoutError, StrategyError
-from strategies.exchange import NOT_SENT, UNREADABLE
+from strategies.exchange import NOT_SENT, TOO_LARGE, UNREADABLE
 from strategies.fixed_point import FixedPointSum
 from strategies.updates import AnyArray, PartialSum, Update
 
@@ -28,6 +27,7 @@ DETAIL_LENGTH = 500
 REASONS_OF_CODES = {
     UNREADABLE: Reason.MALFORMED,
     NOT_SENT: Reason.NOT_SENT,
+    TOO_LARGE: Reason.TOO_LARGE,
     ErrorCode.NODE_UNAVAILABLE: Reason.DROPOUT,
     ErrorCode.MESSAGE_UNAVAILABLE: Reason.LATE,
     ErrorCode.REPLY_MESSAGE_UNAVAILABLE: Reason.LATE,
@@ -139,8 +139,6 @@ class ReplyReader:
         if reply.has_error():
             reason = REASONS_OF_CODES.get(reply.error.code, Reason.ERROR)
             return [Rejection(client, reason, reply.error.reason or "") for client in asked]
-        if excess := Allowance.of(self.weights.layout, len(asked)).excess(reply):
-            return [Rejection(client, Reason.TOO_LARGE, excess) for client in asked]
         try:
             return list(self._outcomes(reply.content, asked))
         except LayoutError as error:

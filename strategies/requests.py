@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
-from flwr.app import ArrayRecord, ConfigRecord, ConfigRecordValues, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, ConfigRecordValues, Error, Message, RecordDict
 from flwr.serverapp import Grid
 
 from strategies import wire
 from strategies.allowance import Allowance, bytes_held
-from strategies.exchange import NOT_SENT, Exchange
+from strategies.exchange import NOT_SENT, TOO_LARGE, Exchange
 from strategies.layout import ModelLayout
 from strategies.population import Population
 from strategies.seeding import child_seed
@@ -81,8 +81,8 @@ def packs_for(
 class Correspondence:
     """The messages of one phase, which clients each is for, and what they weigh (in bytes, as Flower sends them).
 
-    By the ``layout`` of the model it is known how much a reply may hold: of one that holds more only the bytes of its
-    names and values are counted. ``repeated`` holds the clients of every reply that came again.
+    By the ``layout`` of the model it is known how much a reply may hold: see `weighed`. ``repeated`` holds the clients
+    of every reply that came again.
     """
 
     shared: ArrayRecord
@@ -113,15 +113,16 @@ class Correspondence:
     def answered(self, replies: Iterable[Message]) -> Iterator[tuple[Message, list[str]]]:
         """Yield each reply with the clients it has to speak for; afterwards, `unanswered` names the others.
 
-        A second one to the same message is not yielded: its clients are noted in ``repeated``. One to something else,
-        such as a message of an earlier round, is logged and ignored.
+        One that holds too much is yielded as an error that says so. A second one to the same message is not yielded:
+        its clients are noted in ``repeated``. One to something else, such as a message of an earlier round, is logged
+        and ignored.
         """
-        for reply in replies:
+        for came in replies:
             if self._asked is None:  # ids are given when messages are sent: a lazy iterable does so before its first
                 self._asked = {message.metadata.message_id: clients for message, clients in self.requests}
-            request = reply.metadata.reply_to_message_id
+            request = came.metadata.reply_to_message_id
             asked = self._asked.get(request, [])
-            size, within = weighed(reply, self._allowance(asked))
+            reply, size = weighed(came, self.layout, len(asked))
             self.bytes_up += size
             if not asked:
                 logger.warning("Ignored a reply that answers no message of this round")
@@ -129,8 +130,7 @@ class Correspondence:
                 self.repeated.extend(asked)
             else:
                 self._answered.add(request)
-                if within:
-                    self.uplink.add(reply, len(asked), size)
+                self.uplink.add(reply, len(asked), size)
                 yield reply, asked
 
     def unanswered(self) -> list[str]:
@@ -138,22 +138,18 @@ class Correspondence:
         packs = ((message.metadata.message_id, clients) for message, clients in self.requests)
         return [client for request, clients in packs if request not in self._answered for client in clients]
 
-    def excess(self, reply: Message, asked: Sequence[str]) -> str:
-        """Return in words what the reply of these clients has too much of; "" where it keeps within."""
-        allowance = self._allowance(asked)
-        return "" if allowance is None else allowance.excess(reply)
 
-    def _allowance(self, asked: Sequence[str]) -> Allowance | None:
-        return None if self.layout is None else Allowance.of(self.layout, len(asked))
+def weighed(reply: Message, layout: ModelLayout | None, clients: int) -> tuple[Message, int]:
+    """Return the reply of so many clients to a model of this layout, and its size: here alone replies are measured.
 
-
-def weighed(reply: Message, allowance: Allowance | None) -> tuple[int, bool]:
-    """Return the size of a reply, and whether it keeps within its allowance.
-
-    Of one that does not it is what its names and values take, as that is known at once.
+    In the place of one that exceeds its `Allowance` stands an error with the code `TOO_LARGE`, which says by what, and
+    whose size is what the names and values took, as that is known at once. Without a layout all is allowed.
     """
-    within = allowance is None or not allowance.excess(reply)
-    return bytes_of(reply) if within else bytes_held(reply.content), within
+    excess = "" if layout is None else Allowance.of(layout, clients).excess(reply)
+    if not excess:
+        return reply, bytes_of(reply)
+    refused = Message(error=Error(TOO_LARGE, excess), metadata=reply.metadata)  # type: ignore[call-overload]
+    return refused, bytes_held(reply.content)
 
 
 def bytes_of(reply: Message) -> int:

@@ -2,6 +2,7 @@
 
 import pkgutil
 import tracemalloc
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ import zstandard
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
 from simulation.inline import InlineGrid
-from strategies import wire
+from strategies import registry, wire
 from strategies.admission import Limits, Reason
 from strategies.allowance import Allowance, bytes_held
 from strategies.client import Row, pack_content
@@ -20,12 +21,14 @@ from strategies.compression.codec import Codec
 from strategies.compression.compressed import Compressed
 from strategies.compression.header import SHORTENED, Header
 from strategies.compression.registry import codec_of
+from strategies.fedbuff import strategy_class
 from strategies.fixed_point import FixedPointSum
 from strategies.layout import ModelLayout
 from strategies.replies import Rejection, ReplyReader
 from strategies.requests import Correspondence, bytes_of, weighed
+from strategies.terms import RoundRules
 from tests.strategies.compression.test_compressed import COMBINATIONS, named
-from tests.strategies.toy_federation import SIZE, app, header, npy, start_arrays
+from tests.strategies.toy_federation import LIMITS, SIZE, app, header, npy, start_arrays
 
 LAYOUT = ModelLayout(("kernel", "bias"), ((3000, 10), (10,)), ("float32", "float32"))
 ASKED = ["1", "2"]
@@ -81,16 +84,26 @@ def test_dense_updates_and_sums_are_allowed_with_all_that_may_be_told_beside(cli
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int64"])
-def test_the_arrays_of_a_model_are_allowed_once_and_not_twice(dtype: str) -> None:
+def test_the_arrays_of_a_model_are_allowed_with_two_moments_of_an_optimizer_and_not_with_three(dtype: str) -> None:
     sides = [(10**6,), (), *[(0, 3)] * 200]  # of which most take nothing but their headers
     arrays = [Array(np.zeros(side, dtype)) for side in sides]
     names = [f"{'layer' * 20}-{k}" for k in range(len(arrays))]
     layout = ModelLayout(tuple(names), tuple(sides), (dtype,) * len(sides))
     content = RecordDict({"arrays": wire.record_of(dict(zip(names, arrays, strict=True)))})
-    assert Allowance.of(layout, 1).excess(reply_with(content)) == ""
-    twice = {f"{name}/{k}": array for name, array in zip(names, arrays, strict=True) for k in range(2)}
-    content["arrays"] = wire.record_of(twice)
-    assert "404 arrays, but at most 205" in Allowance.of(layout, 1).excess(reply_with(content))
+    for moment in ("m", "v"):
+        content[moment] = content["arrays"]
+        assert Allowance.of(layout, 1).excess(reply_with(content)) == ""
+    content["vhat"] = content["arrays"]
+    assert Allowance.of(layout, 1).excess(reply_with(content)) == (
+        "Its reply holds 808 arrays, but at most 609 were to be expected: send the weights and their metrics alone."
+    )
+
+
+def test_a_plain_app_that_tells_the_loss_of_every_example_is_told_what_to_send() -> None:
+    told = MetricRecord({"num-examples": 200_000, "losses": [0.5] * 200_000})
+    content = RecordDict({"arrays": wire.array_record({"kernel": np.zeros(650, np.float32)}), "metrics": told})
+    found = Allowance.of(ModelLayout(("kernel",), ((650,),), ("float32",)), 1).excess(reply_with(content))
+    assert found.endswith("were to be expected: send the weights and their metrics alone.")
 
 
 def test_bytes_are_those_of_names_and_values() -> None:
@@ -200,4 +213,27 @@ def test_its_bytes_are_counted_all_the_same() -> None:
     assert letters.bytes_up == bytes_held(content) > 300_000 * len(TINY.data)
     assert letters.uplink.sizes == []
     honest = reply_with(packed({"0/delta": TINY, "1/delta": TINY}))
-    assert weighed(honest, Allowance.of(LAYOUT, 2)) == weighed(honest, None) == (bytes_of(honest), True)
+    assert weighed(honest, LAYOUT, 2) == weighed(honest, None, 2) == (honest, bytes_of(honest))
+
+
+def test_what_is_too_large_is_an_error_to_the_same_message_and_its_content_is_let_go() -> None:
+    swollen = reply_with(UNREAD["array"]())
+    refused, _ = weighed(swollen, TOY.layout, 2)
+    assert refused.has_error() and not refused.has_content()
+    assert refused.error.reason == Allowance.of(TOY.layout, 2).excess(swollen) != ""
+    assert refused.metadata.reply_to_message_id == "request"
+
+
+@pytest.mark.parametrize("name", ["fedavg", "fedbuff"])
+def test_every_reply_is_measured_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also that of an evaluation; FedBuff takes two of the replies for its one step."""
+    measured: list[Message] = []
+    original = Allowance.excess
+    monkeypatch.setattr(Allowance, "excess", lambda self, reply: measured.append(reply) or original(self, reply))
+    composition = registry.build(name, {"buffer-size": 2, "concurrency": 2} if name == "fedbuff" else {})
+    rules = RoundRules(limits=LIMITS, clients_per_message=1, federated_evaluate_every=1)
+    strategy = strategy_class(composition)(composition, rules, seed=7)
+    strategy.start(InlineGrid.of(app(), 2), start_arrays(), num_rounds=1, timeout=5.0)
+    kinds = Counter(reply.metadata.message_type for reply in measured)
+    assert kinds == {"train": 2 if name == "fedbuff" else 6, "evaluate": 6}
+    assert len(measured) == len({id(reply) for reply in measured})

@@ -5,6 +5,7 @@ import logging
 import pytest
 from flwr.app import Error, Message, MetricRecord, RecordDict
 
+from strategies import wire
 from strategies.evaluation import evaluators, gather
 from strategies.requests import Correspondence, RequestWriter
 from strategies.wire import read_weights
@@ -59,12 +60,24 @@ def test_what_holds_too_much_is_left_out_unread(
     sent = letters([["a"], ["b"]])
     swollen = answer(sent, 0, 0.5)
     swollen.content["more"] = MetricRecord({"x": [0.5] * 10**5})
-    read: list[Message] = []
-    monkeypatch.setattr("strategies.evaluation.read_scores", lambda reply, *given: read.append(reply) or {})
+    read: list[RecordDict] = []
+    original = wire.metrics_of
+    monkeypatch.setattr("strategies.wire.metrics_of", lambda content: read.append(content) or original(content))
+    honest = answer(sent, 1, 0.5)
     with caplog.at_level(logging.WARNING):
-        assert gather(sent, [swollen, honest := answer(sent, 1, 0.5)], 3, 100.0) is None
-    assert read == [honest]
-    assert "Round 3: the evaluation of 1 clients is left out unread: Its reply holds 8000" in caplog.text
+        scores = gather(sent, [swollen, honest], 3, 100.0)
+    assert scores is not None and scores.clients == ("b",)
+    assert read == [honest.content]
+    assert "Evaluation of 1 clients left out, client a: " in caplog.text and "Its reply holds 8000" in caplog.text
+
+
+def test_what_comes_again_is_left_out_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    sent = letters([["a"], ["b"]])
+    replies = [answer(sent, 0, 0.25), answer(sent, 0, 0.75), answer(sent, 1, 0.5), answer(sent, 1, 0.5)]
+    with caplog.at_level(logging.WARNING):
+        scores = gather(sent, replies, 3, 100.0)
+    assert scores is not None and scores.accuracies == (0.25, 0.5)
+    assert caplog.messages == ["Round 3: the evaluations of 2 clients came again; the first alone is taken"]
 
 
 def test_nobody_has_scores() -> None:

@@ -141,7 +141,7 @@ def _bits(arrays: ArrayRecord | None) -> Bits:
     return None if arrays is None else tuple(array.numpy().tobytes() for array in arrays.values())
 
 
-EXAMPLES = 750  # rounds of each
+EXAMPLES = 820  # rounds of each
 PRIVATE: dict[str, Option] = {"privacy": "dp-fedavg", "clients-per-round": 6, "clipping-norm": 0.5}
 ROUNDS = {
     "fedavg-of-other-apps": Round(PLAIN, {}),
