@@ -57,7 +57,7 @@ def parts_of(content: Content) -> Iterator[bytes | memoryview]:
 
 
 def from_bytes(data: bytes) -> Content:
-    """Read a checkpoint; its arrays are read-only, and lie in memory as they did if they lay in one piece, else as C.
+    """Read a checkpoint; its arrays are read-only, and lie in memory as "F" where they did, else as "C".
 
     Raises DamagedError for anything that `parts_of` has not made.
     """
