@@ -81,18 +81,22 @@ class EveryFew:
 
     def finished(self, state: Snapshot) -> None:
         """Write a checkpoint where one is due."""
-        last = self._last = replace(state, watched=self._watched())
+        whole = self._remember(state)
         if due(state.round, self._every, -1):
-            self._keep(last)
+            self._keep(whole)
 
     def passed_over(self, state: Snapshot) -> None:
         """Remember the state, to be written when the run ends with it."""
-        self._last = replace(state, watched=self._watched())
+        self._remember(state)
 
     def close(self) -> None:
         """Write the last state, where that is not done yet."""
         if self._every and self._last is not None and self._last.round != self._saved:
             self._keep(self._last)
+
+    def _remember(self, state: Snapshot) -> Snapshot:
+        self._last = whole = replace(state, watched=self._watched())
+        return whole
 
     def _keep(self, state: Snapshot) -> None:
         self._settle()

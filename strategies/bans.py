@@ -27,7 +27,12 @@ logger = logging.getLogger(__name__)
 
 NO_FAULTS = frozenset(
     {
-        *(Reason.LATE, Reason.NOT_SENT, Reason.DROPOUT, Reason.SURPLUS, Reason.STALE, Reason.NO_REFERENCE),
+        Reason.LATE,
+        Reason.NOT_SENT,
+        Reason.DROPOUT,
+        Reason.SURPLUS,
+        Reason.STALE,
+        Reason.NO_REFERENCE,
         Reason.TOO_LARGE,
     }
 )
