@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flwr.app import ConfigRecord, ConfigRecordValues, Context, Message, MetricRecord, RecordDict
+from flwr.app.user_config import UserConfig
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 
@@ -22,6 +23,7 @@ from app.config import RunConfig
 from app.errors import UserError
 from app.fingerprint import code_fingerprint, code_location, user_modules
 from app.hosting import Hosted, NodeConfig, hosted_clients, is_simulated
+from app.last_made import LastMade
 from app.promises import keep_promises
 from strategies import wire
 from strategies.client import asked_together, client_mods
@@ -216,8 +218,13 @@ def _one_thread() -> None:
 
 
 def _worker(context: Context, hosting: Hosting = hosted_clients) -> Worker:
-    run_config, node_config = tuple(context.run_config.items()), tuple(context.node_config.items())
-    return _kept_worker(hosting, run_config, node_config, is_simulated(context.node_config))
+    return _last_worker(hosting, context.run_config, context.node_config, is_simulated(context.node_config))
+
+
+@LastMade
+def _last_worker(hosting: Hosting, run_config: UserConfig, node_config: UserConfig, simulated: bool) -> Worker:
+    """Return the worker of a node: one of several nodes that take turns in this process finds its own again."""
+    return _kept_worker(hosting, tuple(run_config.items()), tuple(node_config.items()), simulated)
 
 
 @functools.lru_cache(maxsize=4)

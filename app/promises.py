@@ -14,14 +14,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Self
 
 from flwr.app import ConfigRecord, Context, Message, MessageType
+from flwr.app.user_config import UserConfig
 from flwr.clientapp.typing import ClientAppCallable
 
 from app.config import RunConfig
 from app.errors import UserError
+from app.last_made import LastMade
 from strategies import wire
 from strategies.privacy.clipping import NORM, PREFIX
 from strategies.privacy.local_dp import DEVIATION, LocalDP
@@ -81,7 +82,7 @@ class Promises:
 
 def keep_promises(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
     """Refuse what the run config does not allow, and keep errors from saying more; a mod around every handler."""
-    promises = _promises(tuple(context.run_config.items()))
+    promises = _promises(context.run_config)
     if message.metadata.message_type == MessageType.TRAIN:
         promises.check_training(wire.config_of(message))
     if message.metadata.message_type == MessageType.EVALUATE:
@@ -90,6 +91,6 @@ def keep_promises(message: Message, context: Context, call_next: ClientAppCallab
         return call_next(message, context)
 
 
-@lru_cache(maxsize=4)
-def _promises(run_config: tuple[tuple[str, object], ...]) -> Promises:
-    return Promises.of(RunConfig.from_run_config(dict(run_config)))
+@LastMade
+def _promises(run_config: UserConfig) -> Promises:
+    return Promises.of(RunConfig.from_run_config(run_config))

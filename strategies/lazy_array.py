@@ -32,8 +32,10 @@ class LazyArray(Array):
     def __init__(self, array: npt.NDArray[np.generic]) -> None:
         if array.dtype.hasobject:
             raise ValueError("An array of Python objects cannot travel: nothing is ever unpickled.")
-        held = np.asarray(array, order="C").view()
-        held.flags.writeable = False
+        held = np.asarray(array, order="C")
+        if held.flags.writeable:
+            held = held.view()
+            held.flags.writeable = False
         self.__dict__.update(dtype=_name(held.dtype), shape=held.shape, stype=NUMPY_STYPE, held=held)
 
     @property

@@ -12,7 +12,7 @@ import functools
 import hashlib
 import io
 import json
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,6 +26,7 @@ from strategies.lazy_array import LazyArray
 
 ID = "0" * 64  # as long as the name of any object
 SAMPLE = 64
+KEPT = 64  # texts on arrays: more than most models have, and little even where a client has made them long
 
 Sizes = dict[int, int]  # of objects by their number
 Record = ArrayRecord | ConfigRecord | MetricRecord
@@ -98,20 +99,18 @@ class _Tree:
 
     def _named(self, kind: str, children: list[tuple[str, int]]) -> int:
         """Take down a mapping of names to objects: written as JSON, with each object's own name."""
-        body = len(json.dumps({name: ID for name, _ in children}))
-        return self._number((kind, tuple(children)), _written(kind, (child for _, child in children), body))
+        body = _names_written(tuple(name for name, _ in children))
+        return self._number((kind, tuple(children)), _written(kind, len({child for _, child in children}), body))
 
     def _array(self, array: Array) -> int:
         contents = _Bytes.of(array)
-        chunks = [self._chunk(contents, start) for start in range(0, len(contents), CHUNK)]
+        chunks = [self._chunk(contents[start : start + CHUNK]) for start in range(0, len(contents), CHUNK)]
         places = {chunk: place for place, chunk in enumerate(dict.fromkeys(chunks))}
-        header = {"dtype": array.dtype, "shape": array.shape, "stype": array.stype}
-        body = json.dumps({**header, "arraychunk_ids": [places[chunk] for chunk in chunks]})
-        return self._number(("Array", body, tuple(places)), _written("Array", places, len(body)))
+        body = _array_written(array.dtype, tuple(array.shape), array.stype, tuple(places[chunk] for chunk in chunks))
+        return self._number(("Array", body, tuple(places)), _written("Array", len(places), len(body)))
 
-    def _chunk(self, contents: _Bytes, start: int) -> int:
-        part = contents[start : start + CHUNK]
-        return self._number(self._distinguished(part), _written("ArrayChunk", (), len(part)))
+    def _chunk(self, part: _Bytes) -> int:
+        return self._number(self._distinguished(part), _written("ArrayChunk", 0, len(part)))
 
     def _distinguished(self, part: _Bytes) -> Hashable:
         """Return what tells a chunk from others: length and a sample, and from the second such one on a hash."""
@@ -136,13 +135,27 @@ def _envelope(message: Message) -> int:
     metadata = metadata_to_proto(message.metadata)
     metadata.message_id = ""
     proto = MessageProto(metadata=metadata, error=error_to_proto(message.error) if message.has_error() else None)
-    return _written("Message", (0,) if message.has_content() else (), proto.ByteSize())
+    return _written("Message", 1 if message.has_content() else 0, proto.ByteSize())
 
 
-def _written(kind: str, children: Iterable[int], body: int) -> int:
-    """Return the size of an object: "<kind> <names of children, each once> <length of the body>", a zero, the body."""
-    count = len(set(children))
-    return len(f"{kind}  {body}") + count * len(ID) + max(0, count - 1) + 1 + body
+def _written(kind: str, children: int, body: int) -> int:
+    """Return the size of an object with so many different children and such a body, in bytes.
+
+    It is "<kind> <names of children> <length of the body>", a zero, the body.
+    """
+    return len(f"{kind}  {body}") + children * len(ID) + max(0, children - 1) + 1 + body
+
+
+@functools.lru_cache(maxsize=KEPT)
+def _names_written(names: tuple[str, ...]) -> int:
+    """Return the length of a mapping of these names to names of objects as JSON."""
+    return len(json.dumps(dict.fromkeys(names, ID)))
+
+
+@functools.lru_cache(maxsize=KEPT)
+def _array_written(dtype: str, shape: tuple[int, ...], stype: str, chunks: tuple[int, ...]) -> str:
+    """Return what is written of an array beside its chunks, which are called by their places among them."""
+    return json.dumps({"dtype": dtype, "shape": shape, "stype": stype, "arraychunk_ids": chunks})
 
 
 @dataclass(frozen=True)
@@ -163,6 +176,8 @@ class _Bytes:
         return len(self.header) + len(self.elements)
 
     def __getitem__(self, place: slice) -> _Bytes:
+        if place.start == 0 and place.stop >= len(self):
+            return self
         offset = len(self.header)
         return _Bytes(self.header[place], self.elements[max(0, place.start - offset) : max(0, place.stop - offset)])
 
@@ -174,8 +189,7 @@ class _Bytes:
         if len(self) <= 4 * SAMPLE:
             return self.joined()
         middle = len(self) // 2
-        places = (slice(middle, middle + SAMPLE), slice(len(self) - SAMPLE, len(self)))
-        return b"".join(self[place].joined() for place in places)
+        return self[middle : middle + SAMPLE].joined() + self.elements[-SAMPLE:].tobytes()
 
     def digest(self) -> bytes:
         return hashlib.sha256(self.joined()).digest()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -122,13 +124,14 @@ class RoundRecord:
             "failed-checkpoints": self.failed_checkpoints,
             "example-privacy": None if self.example_privacy is None else dict(self.example_privacy),
             "diversity": None if self.diversity is None else dict(self.diversity),
-            "update-norms": _quantiles(self.norms),
+            "update-norms": self._quartiles,
         }
 
-
-def _quantiles(norms: Sequence[float]) -> dict[str, float] | None:
-    """Return how many norms there are, and their quartiles; None of none."""
-    if not norms:
-        return None
-    found = np.quantile(norms, [0.0, 0.25, 0.5, 0.75, 1.0])
-    return {"updates": len(norms), **dict(zip(QUARTILES, found.tolist(), strict=True))}
+    @functools.cached_property
+    def _quartiles(self) -> dict[str, float] | None:
+        """How many norms there are, and their quartiles; None of none. Each sink asks, and NumPy's takes 0.1 ms."""
+        if not self.norms:
+            return None
+        low, high = min(self.norms), max(self.norms)
+        inner = statistics.quantiles(self.norms, n=4, method="inclusive") if len(self.norms) > 1 else [low] * 3
+        return {"updates": len(self.norms), **dict(zip(QUARTILES, (low, *inner, high), strict=True))}

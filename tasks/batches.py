@@ -77,25 +77,38 @@ def _bounds(num_examples: int, batch_size: int, steps: int) -> tuple[int, np.nda
     return epochs, bounds
 
 
+@functools.lru_cache(maxsize=128)
+def _rows(
+    num_examples: int, batch_size: int, steps: int, first: int, most: int, width: int
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """Return where in the order the rows of the batches from the ``first`` on lie, and how many of them are examples.
+
+    Int32 [batches, width] and [batches], at most ``most`` batches. Clients of one size have the same.
+    """
+    bounds = _bounds(num_examples, batch_size, steps)[1][first : first + most + 1]
+    counts = np.diff(bounds)
+    rows = np.minimum(np.arange(width, dtype=np.int32), counts[:, np.newaxis] - 1)
+    return bounds[:-1, np.newaxis] + rows, counts
+
+
 class ExampleBatches:
     """Batches of examples in memory, in the order that the seed gives."""
 
     def __init__(self, examples: Examples, batch_size: int, steps: int, seed: int) -> None:
         self._examples = examples
-        self._order, self._bounds = batch_order(len(examples), batch_size, steps, seed)
+        self._size = len(examples), batch_size, steps
+        self._order, _ = batch_order(*self._size, seed)
         self._next = self.seen = 0
 
     def fill(self, into: Buffers) -> int:
         """See `Batches`."""
-        bounds = self._bounds[self._next : self._next + len(into.counts) + 1]
-        steps, counts = len(bounds) - 1, np.diff(bounds)
-        rows = np.minimum(np.arange(into.y.shape[1]), counts[:, np.newaxis] - 1)
-        indices = self._order[bounds[:-1, np.newaxis] + rows]
+        places, counts = _rows(*self._size, self._next, *into.y.shape)
+        indices, steps = self._order[places], len(counts)
         np.take(self._examples.x, indices, axis=0, out=into.x[:steps], mode="clip")  # "raise" would copy once more
         np.take(self._examples.y, indices, out=into.y[:steps], mode="clip")
         into.counts[:steps] = counts
         self._next += steps
-        self.seen += int(bounds[-1] - bounds[0])
+        self.seen += int(counts.sum())
         return steps
 
 

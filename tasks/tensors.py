@@ -36,7 +36,10 @@ class FlatFunction:
 
 def read_only(tensor: tf.Tensor) -> np.ndarray:
     """Return a tensor's numbers as a read-only array; on the CPU it is a view, which keeps the tensor alive."""
-    array = tensor.numpy() if tensor.dtype == tf.bfloat16 else np.asarray(memoryview(tensor))  # no buffers of that type
+    try:
+        array = np.asarray(memoryview(tensor))
+    except ValueError:  # bfloat16, of which there are no buffers
+        array = tensor.numpy()
     array.flags.writeable = False
     return array
 
