@@ -238,6 +238,9 @@ class RunConfig(BaseModel):
     max_skipped_rounds: int = _guard(3, "so many skipped rounds in a row end the run", ge=1)
     max_update_norm: float = _guard(0.0, "updates of a larger L2 norm are rejected; 0 = off", ge=0)
     max_client_examples: int = _guard(10_000_000, "updates that claim more examples are rejected", ge=1)
+    max_node_clients: int = _guard(
+        100, "a deployed node that claims to host more clients is left out: it would outvote the others", ge=1, le=10**6
+    )
     ban_after: int = _guard(0, "a client is banned after so many rejections of its doing in a row; 0 = never", ge=0)
     ban_rounds: int = _guard(10, "rounds for which a banned client is not asked", ge=1, le=10**6)
 

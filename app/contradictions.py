@@ -118,12 +118,16 @@ def _idle_keys(config: RunConfig) -> Iterator[str]:
 
 
 def _checkpoints(config: RunConfig) -> Iterator[str]:
-    usual = type(config).model_fields["checkpoint_share"].default
-    if config.checkpoint_every == 0 and config.checkpoint_share != usual:
-        yield (
-            f"The key 'checkpoint-share' is {config.checkpoint_share:g}, but does nothing with checkpoint-every 0: "
-            f"leave it at {usual:g} or set 'checkpoint-every' above 0."
-        )
+    if config.checkpoint_every:
+        return
+    for key in ("checkpoint-share", "checkpoints-kept"):
+        name = key.replace("-", "_")
+        given, usual = getattr(config, name), type(config).model_fields[name].default
+        if given != usual:
+            yield (
+                f"The key '{key}' is {given:g}, but does nothing with checkpoint-every 0: leave it at {usual:g} or set "
+                "'checkpoint-every' above 0."
+            )
 
 
 def _server(config: RunConfig) -> Iterator[str]:

@@ -21,7 +21,7 @@ from flwr.serverapp import Grid
 from flwr.superlink.grid import HttpGrid
 
 from strategies import wire
-from strategies.describe import DESCRIBE, PROBLEM_LENGTH, SIMULATED, NodeDescription
+from strategies.describe import DESCRIBE, MAX_CLIENTS, PROBLEM_LENGTH, SIMULATED, NodeDescription
 from strategies.errors import StrategyError
 from strategies.exchange import NOT_SENT, Exchange
 from strategies.population import ClientInfo, Population
@@ -52,7 +52,8 @@ class Census:
     """The nodes that are connected now and what they said of themselves.
 
     ``fingerprint`` is that of the server's code, "" where it does not matter which code the clients run. ``advice`` is
-    the sentence that tells a user what to do about a node with other code. ``timeout`` (s) bounds each description.
+    the sentence that tells a user what to do about a node with other code. ``timeout`` (s) bounds each description. A
+    node that is reached over a network may host ``max_clients``: one that claims thousands would be most of a cohort.
     """
 
     grid: Grid
@@ -60,6 +61,7 @@ class Census:
     fingerprint: str = ""
     location: str = ""
     advice: str = ""
+    max_clients: int = MAX_CLIENTS
     nodes: dict[int, NodeDescription] = field(default_factory=dict)
     _asked: dict[int, Exchange] = field(default_factory=dict)
     _refused: dict[int, Refusal] = field(default_factory=dict)
@@ -189,7 +191,11 @@ class Census:
     def simulated(self) -> bool:
         """Whether every node says that its clients exist in a simulation only, and none is reached over a network."""
         told = bool(self.nodes) and all(node.properties.get(SIMULATED) is True for node in self.nodes.values())
-        return told and not isinstance(self.grid, HttpGrid)
+        return told and not self._networked
+
+    @property
+    def _networked(self) -> bool:
+        return isinstance(self.grid, HttpGrid)
 
     def _joined(self) -> Population:
         hosts: dict[str, list[int]] = {}
@@ -224,6 +230,11 @@ class Census:
             )
         if description.problem:
             raise StrategyError(f"A node cannot take part: {description.problem}")
+        if self._networked and (count := len(description.clients)) > self.max_clients:
+            raise StrategyError(
+                f"Node {node} says that it hosts {count} clients, but one node may host at most {self.max_clients} "
+                "('max-node-clients'): raise that if it really does."
+            )
         return description
 
 

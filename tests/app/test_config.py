@@ -185,6 +185,10 @@ CONTRADICTIONS: list[tuple[dict[str, object], str]] = [
         {"checkpoint-share": 0.5, "checkpoint-every": 0},
         "'checkpoint-share' is 0.5, but does nothing with checkpoint-every 0: leave it at 0.02 or set",
     ),
+    (
+        {"checkpoints-kept": 5, "checkpoint-every": 0},
+        "'checkpoints-kept' is 5, but does nothing with checkpoint-every 0: leave it at 3 or set",
+    ),
     ({"ban-rounds": 5}, "'ban-rounds' is 5, but nobody is ever banned: set 'ban-after' above 0"),
     ({"strategy": "dp-fedavg", "max-update-norm": 0.5}, "'max-update-norm' is 0.5, but under differential privacy"),
     ({"buffer-size": 5}, "'buffer-size' is 5, but does nothing with strategy 'fedavg'"),

@@ -265,6 +265,31 @@ def test_a_node_that_cannot_take_part_does_not_end_the_start_of_others(
         census(answers, fingerprint="f").start(3, 1)
 
 
+class NetworkedGrid(LivingGrid, HttpGrid):
+    """Nodes that are reached over a network."""
+
+
+def test_a_node_that_claims_thousands_of_clients_is_left_out_unless_it_is_simulated(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """With one client each, two honest nodes would be a thousandth of every cohort."""
+    many = [f"sybil-{number}" for number in range(101)]
+    answers = {1: hosts("a"), 2: hosts(*many, properties={"simulated": True}), 3: hosts("b")}
+    ours = census(answers, max_clients=100)
+    ours.start(3, 1)
+    assert len(ids(ours)) == 103
+    networked = Census(NetworkedGrid(ClientApp(), {}, answers=answers), 0.05, max_clients=100)
+    networked.start(2, 1)
+    assert ids(networked) == ["a", "b"]
+    assert (
+        "Node 2 says that it hosts 101 clients, but one node may host at most 100 ('max-node-clients')" in caplog.text
+    )
+    answers[2] = hosts(*many[:100])
+    allowed = Census(NetworkedGrid(ClientApp(), {}, answers=answers), 0.05, max_clients=100)
+    allowed.start(3, 1)
+    assert len(ids(allowed)) == 102
+
+
 def test_where_too_few_nodes_are_left_the_first_says_why() -> None:
     problems = {node: hosts(problem=f"The file {node}.npz is corrupt.") for node in (3, 1, 2)}
     with pytest.raises(StrategyError, match=r"^A node cannot take part: The file 1\.npz is corrupt\.$"):
