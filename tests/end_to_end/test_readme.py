@@ -1,4 +1,4 @@
-"""Every command and every snippet of the README, to the letter, in a fresh clone with an empty HOME.
+"""Every command and every snippet of the README and its pages, to the letter, in a fresh clone with an empty HOME.
 
 The packages come from uv's cache, which whoever runs the tests with uv has filled, so that no network is needed.
 """
@@ -20,18 +20,19 @@ import pytest
 from tests.end_to_end.conftest import LONGEST_RUN, free_port, until_somebody_listens
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+PAGES = ("README.md", "docs/one-command.md", "docs/research.md", "docs/deployment.md")
+TEXT = "".join((REPOSITORY / page).read_text(encoding="utf-8") for page in PAGES)
 FINISHED = re.compile(r"Finished (\d+) rounds: central accuracy ([\d.]+) %, run directory (\S+)")
 
 pytestmark = pytest.mark.timeout(900)
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+    return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL)
 
 
 def commands(text: str) -> list[str]:
-    """The lines of the README's shell blocks that hold this text."""
+    """The lines of the pages' shell blocks that hold this text."""
     return [line for block in blocks("sh") for line in block.splitlines() if text in line]
 
 
@@ -58,7 +59,26 @@ EXECUTED = (
 """How the commands begin that the tests below and .ci/run execute."""
 
 
-def test_every_command_of_the_readme_is_executed_somewhere() -> None:
+def anchors(page: Path) -> set[str]:
+    """What GitHub calls the headings of a page in links."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_page_is_reached_from_the_readme_and_no_link_is_broken() -> None:
+    """new-strategies.md is executed by a test of its own."""
+    pages = (*PAGES, "docs/new-strategies.md", "benchmarks/README.md")
+    assert {REPOSITORY / page for page in pages} >= set(REPOSITORY.glob("docs/*.md"))
+    found = {page: re.findall(r"\]\(([^)\s]+)\)", (REPOSITORY / page).read_text(encoding="utf-8")) for page in pages}
+    assert set(PAGES[1:]) <= set(found["README.md"])
+    for page, link in ((page, link) for page, links in found.items() for link in links if "://" not in link):
+        target, _, anchor = link.partition("#")
+        file = ((REPOSITORY / page).parent / target).resolve() if target else REPOSITORY / page
+        assert file.exists(), (page, link)
+        assert not anchor or anchor in anchors(file), (page, link)
+
+
+def test_every_command_of_the_pages_is_executed_somewhere() -> None:
     unknown = [line for line in commands("") if not line.startswith(EXECUTED)]
     assert unknown == []
     assert all(commands(start) for start in EXECUTED)
@@ -72,7 +92,7 @@ def test_ci_runs_exactly_the_readmes_test_command() -> None:
 
 @pytest.mark.parametrize("block", [block for block in blocks("python") if "my_task.py" not in block])
 def test_snippets_run_as_they_are(block: str) -> None:
-    exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+    exec(compile(block, "docs", "exec"), {"__name__": "docs"})
 
 
 @dataclass

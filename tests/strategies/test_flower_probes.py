@@ -167,7 +167,7 @@ def real_grid(num_nodes: int) -> tuple[InMemoryGrid, list[int]]:
 
 
 def test_flower_unfolds_an_array_that_names_one_chunk_many_times() -> None:
-    """Before `strategies.allowance` can refuse what it holds; README says so among what nothing stops."""
+    """Before `strategies.allowance` can refuse what it holds; docs/deployment.md says so among what nothing stops."""
     array = Array("uint8", (10**6,), "numpy.ndarray", bytes(10**6))
     start, _, body = array.deflate().partition(HEAD_BODY_DIVIDER)
     kind, chunks, _ = start.decode().split(" ")
