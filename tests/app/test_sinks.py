@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -166,7 +167,7 @@ def test_kill_9_in_mid_run_leaves_whole_lines(tmp_path: Path, delay: float) -> N
 def test_tensorboard_reads_what_was_written(tmp_path: Path) -> None:
     sink = TensorBoard(tmp_path / "tensorboard")
     for number in (0, 3):
-        sink.round(RoundRecord(**{**FULL.__dict__, "round": number}))
+        sink.round(replace(FULL, round=number))
     sink.round(RoundRecord(4, central={"loss": float("nan"), "accuracy": 1.0}))
     sink.close()
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
