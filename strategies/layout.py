@@ -104,10 +104,11 @@ class ModelLayout:
         return self._fill(local, subtract)
 
     def unflatten(self, vector: FloatVector) -> list[AnyArray]:
-        """Return the arrays of a flat vector in their shapes and dtypes, as read-only copies.
+        """Return the arrays of a flat vector in their shapes and dtypes, read-only.
 
-        So whoever turns a round's weights into tensors has to do so once, as nobody can change them. Integers are
-        rounded to the nearest and clipped to their range, float16 is clipped to its range, a bool is true from 0.5 on.
+        So whoever turns a round's weights into tensors has to do so once, as nobody can change them. They are copies,
+        but for float32 arrays of a vector that cannot change either, which are views of it. Integers are rounded to the
+        nearest and clipped to their range, float16 is clipped to its range, a bool is true from 0.5 on.
         """
         flat = self._vector(vector)
         parts = zip(self.offsets, self.sizes, self.shapes, self.dtypes, strict=True)
@@ -160,7 +161,7 @@ def _cast(values: FloatVector, dtype: str) -> npt.NDArray[np.generic]:
         limits = np.finfo(np.float16)
         return np.clip(values, limits.min, limits.max).astype(np.float16)
     if target.kind == "f":
-        return values.astype(target)
+        return values.astype(target, copy=values.flags.writeable)
     if not np.isfinite(values).all():
         raise LayoutError("malformed", f"A value that is not finite cannot become {dtype}.")
     low, high = _float_range(target)

@@ -106,10 +106,11 @@ class ServerModel:
         return Spending.of(self.states.ledger, budget, privacy.told(self.states.privacy), privacy.caveat)
 
     def _record_of(self, layout: ModelLayout, flat: FloatVector) -> ArrayRecord:
+        flat.flags.writeable = False
         arrays = layout.unflatten(flat)
         if not FLOATS.issuperset(layout.dtypes):
             flat = layout.flatten(arrays)  # clients start from what the dtypes have left of it
-        flat.flags.writeable = False
+            flat.flags.writeable = False
         record = wire.array_record(dict(zip(layout.names, arrays, strict=True)))
         self._last = record, wire.GlobalWeights(layout, arrays, flat)
         return record
