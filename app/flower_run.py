@@ -63,6 +63,7 @@ def run(request: Request, show: Callable[[str], None]) -> int:
     if connection.managed:
         check_running_superlink(project)
         config = with_absolute_paths(config, request.folder)
+        _check_resume(config)  # elsewhere, the server alone can tell
     elif said := look(connection):
         show(said)
     federation = federation_arguments(request, config, connection)
@@ -73,6 +74,14 @@ def run(request: Request, show: Callable[[str], None]) -> int:
         file.write_text(to_toml(config.to_run_config()), encoding="utf-8")
         command = [flwr(), "run", str(project), connection.name, "--run-config", str(file), "--stream"]
         return _Stream(connection, request.verbose, show).follow(command + federation)
+
+
+def _check_resume(config: RunConfig) -> None:
+    """Raise UserError where the config says to go on with a run that cannot be gone on with."""
+    if config.resume:
+        from app.resume import directory_to_resume  # a second of imports, which other runs do not need
+
+        directory_to_resume(config)
 
 
 def project_folder() -> Path:

@@ -76,8 +76,6 @@ def notes(run: Run) -> list[str]:
             f"The loss or accuracy is not a finite number in {_plural(len(unsound), 'round')} ({_some(unsound)}): the "
             "curves have gaps there. A lower learning-rate usually helps."
         )
-    if run.population is not None and run.population.label_counts is None:
-        found.append("The server does not know the clients' labels, so there is no heat map of them.")
     return found
 
 

@@ -17,7 +17,8 @@ PAGE = """\
 {% endif %}
 {% if view.labels or view.groups %}
 <h2>Data</h2>
-<p class="lead">Who holds what: the stronger a cell, the larger the label's share of the client's examples.</p>
+<p class="lead">{% if view.labels %}Who holds what: the stronger a cell, the larger the label's share of the client's \
+examples.{% else %}Who could be asked, as the nodes say. The server does not know the clients' labels.{% endif %}</p>
 {% if view.labels %}<div class="one">{{ chart_card(view.labels) }}</div>{% endif %}
 {% if view.groups %}<div class="two row">
 {% for title, rows in view.groups %}

@@ -235,6 +235,7 @@ def test_what_flower_complains_of_is_kept(fake: Fake) -> None:
         (("x" * 5000,), {}),
         ((), {"connection": "nowhere"}),
         (("min-nodes=5",), {"workers": 4}),
+        (("resume=runs/gone",), {}),
         (("dropout=0.1",), {}),  # of the simulated world, which only `fedkeras simulate` has
     ],
 )
