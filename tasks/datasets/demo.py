@@ -1,15 +1,21 @@
-"""Digits in four silos, to try out: as ``dataset = "tasks.datasets.demo:digits_silos"``, or as files for nodes."""
+"""Digits in four silos, to try out: as ``dataset = "tasks.datasets.demo:digits_silos"``, or as files for nodes.
+
+TensorFlow is imported where TFRecord files are read or written, so that npz files are written without it.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tasks.cache import cache_folder, whole_file
 from tasks.datasets.handwritten import handwritten_digits
-from tasks.datasets.tfrecord import SiloData, open_silos, write_silos
 from tasks.errors import TaskError
+
+if TYPE_CHECKING:
+    from tasks.datasets.tfrecord import SiloData
 
 NAME = "digits-silos"
 SILOS = ("east", "north", "south", "west")
@@ -27,6 +33,8 @@ def digits_silos() -> SiloData:
 
     Raises TaskError where the cache folder cannot be written or the files there were damaged.
     """
+    from tasks.datasets.tfrecord import open_silos
+
     folder = cache_folder() / f"{NAME}-{_VERSION}"
     if not folder.is_dir():
         _write(folder)
@@ -58,6 +66,8 @@ def _scaled(x: np.ndarray) -> np.ndarray:
 
 
 def _write(folder: Path) -> None:
+    from tasks.datasets.tfrecord import write_silos
+
     silos, test = _dealt()
     try:
         write_silos(folder, silos, test=test, scale=1 / 16, num_classes=10)
