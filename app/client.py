@@ -9,8 +9,8 @@ import contextlib
 import functools
 import itertools
 import secrets
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from flwr.app import ConfigRecord, ConfigRecordValues, Context, Message, MetricRecord, RecordDict
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from tasks.training import EvalResult, TrainResult
 
 NOISE = "local-noise"  # a purpose of a client's seed
-TOGETHER = 32  # clients whose data are loaded at a time where they train together
 OF_GROUP = (wire.LEARNING_RATE, wire.PROXIMAL_MU)  # settings that are the same for all who train together
 
 Hosting = Callable[[RunConfig, NodeConfig], Hosted]
@@ -115,14 +114,16 @@ def train(message: Message, context: Context, hosting: Hosting) -> Message:
 
 
 def _trained(worker: Worker, weights: list[np.ndarray], config: ConfigRecord) -> TrainResult:
-    """Train a client, and with it some that the message names after it where the model trains sooner so."""
-    trainer, ahead, client = worker.task.trainer, asked_together().ahead, str(config[wire.CLIENT])
-    if trainer.stacked is not None and client not in ahead:
-        ahead |= _trained_ahead(worker, weights, config)
-    if client in ahead:
-        asked, start, result = ahead.pop(client)
+    """Train a client, and with it some that the message names after it, as they all train sooner so."""
+    ahead, client = asked_together().ahead, str(config[wire.CLIENT])
+    if worker.habits.trains_ahead and asked_together().later and client not in ahead:
+        ahead.update(_trained_ahead(worker, weights, config))
+    if (made := ahead.pop(client, None)) is not None:
+        asked, start, result = made
         if asked == config and start is weights:  # no mod has changed what is asked of this client alone
+            worker.habits.used += 1
             return result  # type: ignore[no-any-return]
+        worker.habits.wasted += 1
     return _alone(worker, weights, config)
 
 
@@ -135,18 +136,29 @@ def _alone(
 
 def _trained_ahead(
     worker: Worker, weights: list[np.ndarray], config: ConfigRecord
-) -> dict[str, tuple[ConfigRecord, list[np.ndarray], TrainResult]]:
-    """Train the client and those after it. Who cannot be trained is left out, and fails in its own turn."""
-    asked = [(config, worker.hosted.train(str(config[wire.CLIENT])))]
-    for own in itertools.islice(asked_together().later, TOGETHER - 1):
+) -> Mapping[str, tuple[ConfigRecord, list[np.ndarray], TrainResult] | None]:
+    """Train the client and those after it, and say of what and to what; None where each has to train alone.
+
+    Whose data cannot be had is left out, and fails in its own turn.
+    """
+    from tasks.data import Stream
+
+    own_data = worker.hosted.train(str(config[wire.CLIENT]))
+    if isinstance(own_data, Stream):
+        worker.habits.streams = True
+        return {}
+    asked: list[tuple[ConfigRecord, ClientData]] = [(config, own_data)]
+    for own in itertools.islice(asked_together().later, worker.task.trainer.most_together - 1):
         if all(own.get(key) == config.get(key) for key in OF_GROUP):
             with contextlib.suppress(Exception):  # of a user's data, it may be any
                 asked.append((own, worker.hosted.train(str(own[wire.CLIENT]))))
+    clients = [str(own[wire.CLIENT]) for own, _ in asked]
     try:
         results = _train(worker, weights, asked)
     except Exception:  # whose it is shows when each trains alone
-        return {}
-    return {str(own[wire.CLIENT]): (own, weights, result) for (own, _), result in zip(asked, results, strict=True)}
+        return dict.fromkeys(clients)
+    made = ((own, weights, result) for (own, _), result in zip(asked, results, strict=True))
+    return dict(zip(clients, made, strict=True))
 
 
 def _train(
@@ -156,7 +168,7 @@ def _train(
     correction: Sequence[np.ndarray] = (),
 ) -> list[TrainResult]:
     """Train clients for whom the settings `OF_GROUP` are those of the first, with one correction for all."""
-    first = asked[0][0]
+    first, _ = asked[0]
     rate = wire.number(first, wire.LEARNING_RATE)
     mu = wire.number(first, wire.PROXIMAL_MU) if wire.PROXIMAL_MU in first else 0.0
     seeds = [worker.seed(own) for own, _ in asked]
@@ -181,6 +193,23 @@ def _told(result: TrainResult | EvalResult) -> dict[str, float]:
     return {wire.NUM_EXAMPLES: result.num_examples, "loss": result.loss, "accuracy": result.accuracy}
 
 
+@dataclass
+class Habits:
+    """What this process has learnt of a run: how often it ``used`` and ``wasted`` what it had trained ahead.
+
+    Data that are ``streams`` are not trained on ahead: several of them would be open at once.
+    """
+
+    used: int = 0
+    wasted: int = 0
+    streams: bool = False
+
+    @property
+    def trains_ahead(self) -> bool:
+        """Whether to train clients ahead of their turn; not where mods change most of what is asked."""
+        return not self.streams and self.wasted <= self.used
+
+
 @dataclass(frozen=True)
 class Worker:
     """What this process keeps from message to message: the node's clients and, once it is needed, the Keras task."""
@@ -188,6 +217,7 @@ class Worker:
     config: RunConfig
     hosted: Hosted
     simulated: bool = False
+    habits: Habits = field(default_factory=Habits)
 
     @property
     def private(self) -> bool:

@@ -35,6 +35,8 @@ from tasks.stream_errors import told
 from tasks.together import Job, StackedModel, groups
 
 EVALUATION_BATCH_SIZE = 500
+MOST_TOGETHER, WAITING_BYTES = 32, 16 * 2**20
+"""Clients, and bytes of their trained weights, that `Trainer.train_together` is to be given at a time at most."""
 MAX_MU = float(np.finfo(np.float32).max)
 _log = logging.getLogger(__name__)
 
@@ -77,6 +79,17 @@ class Trainer:
     private: PrivateModel | None
     training: LocalTraining
     num_classes: int
+
+    @functools.cached_property
+    def most_together(self) -> int:
+        """How many clients to train at a time; all weights of all of them are then there at once.
+
+        Tiny models train in groups. With the others, too, one training after the other goes faster than each followed
+        by what is done with its weights, after which nothing of the compiled function is left in the core's caches:
+        677 instead of 614 clients/s with the MLP 784-200-200-10, 644 for five at a time.
+        """
+        size: int = sum(spec.shape.num_elements() * spec.dtype.size for spec in self.compiled.weight_specs)
+        return max(1, min(MOST_TOGETHER, WAITING_BYTES // max(1, size)))
 
     def train(
         self,

@@ -14,6 +14,7 @@ import app.client
 from app.config import RunConfig
 from app.hosting import hosted_clients
 from strategies import wire
+from tasks.data import Stream
 from tasks.errors import TaskError
 
 CONTEXT = Context(1, 1, {}, RecordDict(), {})
@@ -26,7 +27,7 @@ class FakeTrainer:
 
     calls: list[dict[str, object]] = field(default_factory=list)
     groups: list[list[str]] = field(default_factory=list)
-    stacked: object = None
+    most_together: int = 32
 
     def train_together(
         self,
@@ -89,7 +90,7 @@ def test_each_client_trains_on_its_data_with_its_seed_and_all_of_its_steps(train
     assert trainer.calls == [{"data": "train a", "seed": 7, **plain}, {"data": "train b", "seed": 8, **plain}]
     for name, seed in (("0/delta", 7.0), ("1/delta", 8.0)):
         assert wire.decode(content["update"][name]).tolist() == [seed] * 6
-    assert trainer.groups == [["train a"], ["train b"]]
+    assert trainer.groups == [["train a", "train b"]]
     numbers = {"accuracy": [0.25] * 2, "loss": [0.5] * 2, "num-examples": [10.0] * 2, "steps": [3.0] * 2}
     assert dict(content["metrics"]) == numbers
 
@@ -132,34 +133,53 @@ def deltas(content: RecordDict) -> dict[str, float]:
     return {clients[int(name.split("/")[0])]: float(array.numpy()[0]) for name, array in content["update"].items()}
 
 
-def test_where_it_is_sooner_the_clients_of_a_message_train_together(trainer: FakeTrainer) -> None:
-    trainer.stacked, clients = object(), [f"c{number}" for number in range(70)]
+def test_the_clients_of_a_message_train_together_as_many_as_the_trainer_likes(trainer: FakeTrainer) -> None:
+    clients = [f"c{number}" for number in range(70)]
     content = ask("train", **pack(clients), shares=[0.5] + [1.0] * 69)
     assert [len(group) for group in trainer.groups] == [32, 32, 6]
     assert [call["data"] for call in trainer.calls] == [f"train {client}" for client in clients]
     assert [call["share"] for call in trainer.calls[:2]] == [0.5, 1.0]
     assert deltas(content) == {client: seed for seed, client in enumerate(clients, 1)}
+    trainer.most_together = 1
     ask("train", **pack(clients))
     assert len(trainer.calls) == 140  # nothing is kept from message to message
+    assert [len(group) for group in trainer.groups[3:]] == [1] * 70
+
+
+def test_streams_are_opened_one_after_the_other(trainer: FakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+
+    class Silo(Stream):
+        def __len__(self) -> int:
+            return 10
+
+        def batches(self, batch_size: int, *, seed: int | None, epochs: int) -> object:  # type: ignore[override]
+            raise AssertionError("the fake trainer reads nothing")
+
+    def train(client: str) -> Silo:
+        opened.append(client)
+        return Silo()
+
+    worker = worker_with(trainer)
+    monkeypatch.setattr(worker.hosted, "train", train)
+    monkeypatch.setattr(app.client, "_worker", lambda context, hosting: worker)
+    ask("train", **pack(["a", "b", "c"]))
+    assert [len(group) for group in trainer.groups] == [1, 1, 1]
+    assert opened == ["a", "a", "b", "c"]  # the first shows that they are streams
 
 
 @pytest.mark.parametrize("bad", ["unknown", "unfit"])
 def test_who_cannot_be_trained_is_rejected_alone(trainer: FakeTrainer, bad: str) -> None:
-    for stacked in (None, object()):
-        trainer.stacked = stacked
-        content = ask("train", **pack(["a", bad, "b", "c"]))
-        assert wire.text_list(content["pack"], "reasons") == ["", "error", "", ""]
-        error = {"unknown": "KeyError", "unfit": "it does not fit"}[bad]
-        assert error in wire.text_list(content["pack"], "details")[1]
-        assert deltas(content) == {"a": 1, "b": 3, "c": 4}
-        if stacked is not None:
-            assert trainer.groups[-1] == (
-                ["train a", "train b", "train c"] if bad == "unknown" else ["train b", "train c"]
-            )
+    content = ask("train", **pack(["a", bad, "b", "c"]))
+    assert wire.text_list(content["pack"], "reasons") == ["", "error", "", ""]
+    error = {"unknown": "KeyError", "unfit": "it does not fit"}[bad]
+    assert error in wire.text_list(content["pack"], "details")[1]
+    assert deltas(content) == {"a": 1, "b": 3, "c": 4}
+    apart = [["train a"], ["train unfit"], ["train b"], ["train c"]]  # after one attempt together, and no other
+    assert trainer.groups == (apart if bad == "unfit" else [["train a", "train b", "train c"]])
 
 
 def test_a_client_named_twice_trains_twice(trainer: FakeTrainer) -> None:
-    trainer.stacked = object()
     content = ask("train", **pack(["a", "b", "a"]))
     assert [float(array.numpy()[0]) for array in content["update"].values()] == [1, 2, 3]
 
@@ -168,7 +188,6 @@ def test_a_client_named_twice_trains_twice(trainer: FakeTrainer) -> None:
 def test_what_a_mod_asks_of_one_client_alone_is_not_taken_from_a_group(
     trainer: FakeTrainer, changed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer.stacked = object()
     handler, inner = app.client._trained, []
 
     def trained(worker: object, weights: list[np.ndarray], config: ConfigRecord) -> object:
@@ -181,6 +200,17 @@ def test_what_a_mod_asks_of_one_client_alone_is_not_taken_from_a_group(
     ask("train", **pack(["a", "b", "c"]))
     assert trainer.groups == [["train a", "train b", "train c"], ["train b"]]
     assert trainer.calls[-1]["rate"] == (0.5 if changed == "config" else 0.1)
+
+
+def test_where_mods_change_what_most_clients_are_asked_nobody_is_trained_ahead_any_more(
+    trainer: FakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise all of them would train twice."""
+    handler = app.client._trained
+    monkeypatch.setattr(app.client, "_trained", lambda worker, weights, config: handler(worker, list(weights), config))
+    for _ in range(3):
+        ask("train", **pack([f"c{number}" for number in range(5)]))
+    assert [len(group) for group in trainer.groups] == [5, 1, 1, 1, 1] + [1] * 10
 
 
 def test_an_app_with_mods_of_its_own_shows_them_each_clients_update_of_training_only(trainer: FakeTrainer) -> None:
@@ -216,17 +246,15 @@ def corrected(corrections: dict[str, float], **settings: object) -> RecordDict:
 
 
 def test_clients_train_together_with_the_messages_mu(trainer: FakeTrainer) -> None:
-    for stacked in (None, object()):
-        trainer.stacked = stacked
-        ask("train", **{"proximal-mu": 0.25})
-    assert trainer.groups == [["train a"], ["train b"], ["train a", "train b"]]
-    assert [call["mu"] for call in trainer.calls] == [0.25] * 4
+    ask("train", **{"proximal-mu": 0.25})
+    assert trainer.groups == [["train a", "train b"]]
+    assert [call["mu"] for call in trainer.calls] == [0.25] * 2
 
 
 def test_who_has_another_mu_than_the_message_trains_alone(
     trainer: FakeTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer.stacked, handler = object(), app.client._trained
+    handler = app.client._trained
 
     def trained(worker: object, weights: list[np.ndarray], config: ConfigRecord) -> object:
         if config["client"] == "a":
@@ -240,7 +268,6 @@ def test_who_has_another_mu_than_the_message_trains_alone(
 
 
 def test_each_client_trains_alone_with_its_own_correction_in_the_models_order(trainer: FakeTrainer) -> None:
-    trainer.stacked = object()
     content = corrected({"a": 1.5, "b": 2.5, "c": 3.5}, **{"proximal-mu": 0.5})
     assert trainer.groups == [["train a"], ["train b"], ["train c"]]
     assert [call["correction"] for call in trainer.calls] == [[1.5, 1.5], [2.5, 2.5], [3.5, 3.5]]
@@ -258,7 +285,6 @@ def test_each_client_trains_alone_with_its_own_correction_in_the_models_order(tr
 def test_nobody_gets_the_correction_of_another_or_a_result_without_its_own(
     trainer: FakeTrainer, client: str, groups: list[list[str]]
 ) -> None:
-    trainer.stacked = object()
     corrected({client: 4.5})
     assert trainer.groups == groups
     plain = [call for call in trainer.calls if not call["correction"]]

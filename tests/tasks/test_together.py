@@ -299,3 +299,13 @@ def test_from_the_first_call_of_a_process_on_every_step_is_the_closed_form():
     done = subprocess.run([sys.executable, "-c", FRESH], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "all their own"
+
+
+def test_no_more_clients_together_than_memory_for_their_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logistic regression on 8x8 digits has 650 parameters of four bytes."""
+    local = LocalTraining(batch_size=10, epochs=1)
+    most = []
+    for waiting in (32 * 2600, 3 * 2600, 2599, 0):
+        monkeypatch.setattr("tasks.training.WAITING_BYTES", waiting)
+        most.append(trainer("logistic", (8, 8, 1), 10, local).most_together)
+    assert most == [32, 3, 1, 1]
