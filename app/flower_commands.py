@@ -20,8 +20,7 @@ ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "2",
     "TF_FORCE_GPU_ALLOW_GROWTH": "true",
 }
-"""What the processes of a run need; docs/one-command.md tells those who use plain `flwr run` to
-export the same."""
+"""What the processes of a run need; docs/one-command.md has those who use plain `flwr run` export the same."""
 
 
 UNKNOWN = "unknown"
