@@ -2,8 +2,8 @@
 
 No generator is shared or global, so a value does not depend on what was drawn before it, on the engine, on the packing
 of clients or on the order of replies, and round 7 can be repeated without rounds 1 to 6. The four are hashed with
-SHA-256 (Python's own ``hash`` differs from process to process; concatenated integers could collide), and the digest
-seeds a `numpy.random.SeedSequence`, or is cut to what a message can carry.
+SHA-256 (Python's own ``hash`` differs from process to process; concatenated integers could collide) and the digest
+seeds a `numpy.random.SeedSequence`.
 
 All who take part in a run know its seed. What they must not foresee is derived from a `secret_seed` in its place.
 """
@@ -15,8 +15,6 @@ import json
 import secrets
 
 import numpy as np
-
-DIGEST_BITS = 256
 
 
 def seed_sequence(seed: int, round: int, client: str, purpose: str) -> np.random.SeedSequence:
@@ -30,8 +28,9 @@ def generator(seed: int, round: int, client: str, purpose: str) -> np.random.Gen
 
 
 def child_seed(seed: int, round: int, client: str, purpose: str) -> int:
-    """Return the first 63 bits of the hash: a seed that travels (a ConfigRecord holds it as a signed 64-bit int)."""
-    return _digest(seed, round, client, purpose) >> (DIGEST_BITS - 63)
+    """Return an integer in [0, 2^63), to seed what is not NumPy (a ConfigRecord holds it as a signed 64-bit int)."""
+    state = seed_sequence(seed, round, client, purpose).generate_state(1, np.uint64)
+    return int(state[0]) >> 1
 
 
 def secret_seed() -> int:

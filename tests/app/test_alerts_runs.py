@@ -49,7 +49,6 @@ RUN: dict[str, Any] = {
     "clients-per-round": 0,
     "clients-per-message": 1,
     "num-rounds": 16,
-    "seed": 5,  # which deals the kinds of devices and the regions as the tests need them
     "model": "logistic",
     "local-epochs": 1,
     "batch-size": 20,

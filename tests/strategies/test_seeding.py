@@ -13,15 +13,14 @@ from strategies.seeding import child_seed, generator, number_below, seed_sequenc
 
 
 def test_values_are_pinned() -> None:
-    assert child_seed(0, 1, "7", "train") == 865172584539619200
+    assert child_seed(0, 1, "7", "train") == 4020324452618099788
     assert generator(0, 1, "7", "train").integers(0, 1000, 4).tolist() == [761, 925, 274, 963]
 
 
 def test_the_definition_by_hand() -> None:
     digest = hashlib.sha256(b'[0, 1, "7", "train"]').hexdigest()
-    assert child_seed(0, 1, "7", "train") == int(digest[:16], 16) // 2
-    words = np.random.SeedSequence(int(digest, 16)).generate_state(4)
-    assert seed_sequence(0, 1, "7", "train").generate_state(4).tolist() == words.tolist()
+    word = np.random.SeedSequence(int(digest, 16)).generate_state(1, np.uint64)[0]
+    assert child_seed(0, 1, "7", "train") == int(word) // 2
 
 
 def test_neighbours_do_not_collide() -> None:
