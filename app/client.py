@@ -31,12 +31,12 @@ from strategies.describe import SIMULATED, NodeDescription
 from strategies.privacy.local_dp import own_noise
 from strategies.scaffold import scaffold_mod
 from strategies.seeding import generator
+from tasks.data import ClientData, Stream
 from tasks.errors import TaskError
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from tasks.data import ClientData
     from tasks.task import Task
     from tasks.training import EvalResult, TrainResult
 
@@ -115,10 +115,10 @@ def train(message: Message, context: Context, hosting: Hosting) -> Message:
 
 def _trained(worker: Worker, weights: list[np.ndarray], config: ConfigRecord) -> TrainResult:
     """Train a client, and with it some that the message names after it, as they all train sooner so."""
-    ahead, client = asked_together().ahead, str(config[wire.CLIENT])
-    if worker.habits.trains_ahead and asked_together().later and client not in ahead:
-        ahead.update(_trained_ahead(worker, weights, config))
-    if (made := ahead.pop(client, None)) is not None:
+    together, client = asked_together(), str(config[wire.CLIENT])
+    if worker.habits.trains_ahead and together.later and client not in together.ahead:
+        together.ahead.update(_trained_ahead(worker, weights, config))
+    if (made := together.ahead.pop(client, None)) is not None:
         asked, start, result = made
         if asked == config and start is weights:  # no mod has changed what is asked of this client alone
             worker.habits.used += 1
@@ -141,8 +141,6 @@ def _trained_ahead(
 
     Whose data cannot be had is left out, and fails in its own turn.
     """
-    from tasks.data import Stream
-
     own_data = worker.hosted.train(str(config[wire.CLIENT]))
     if isinstance(own_data, Stream):
         worker.habits.streams = True
@@ -152,13 +150,11 @@ def _trained_ahead(
         if all(own.get(key) == config.get(key) for key in OF_GROUP):
             with contextlib.suppress(Exception):  # of a user's data, it may be any
                 asked.append((own, worker.hosted.train(str(own[wire.CLIENT]))))
-    clients = [str(own[wire.CLIENT]) for own, _ in asked]
     try:
         results = _train(worker, weights, asked)
     except Exception:  # whose it is shows when each trains alone
-        return dict.fromkeys(clients)
-    made = ((own, weights, result) for (own, _), result in zip(asked, results, strict=True))
-    return dict(zip(clients, made, strict=True))
+        return dict.fromkeys(str(own[wire.CLIENT]) for own, _ in asked)
+    return {str(own[wire.CLIENT]): (own, weights, result) for (own, _), result in zip(asked, results, strict=True)}
 
 
 def _train(
@@ -168,7 +164,7 @@ def _train(
     correction: Sequence[np.ndarray] = (),
 ) -> list[TrainResult]:
     """Train clients for whom the settings `OF_GROUP` are those of the first, with one correction for all."""
-    first, _ = asked[0]
+    first = asked[0][0]
     rate = wire.number(first, wire.LEARNING_RATE)
     mu = wire.number(first, wire.PROXIMAL_MU) if wire.PROXIMAL_MU in first else 0.0
     seeds = [worker.seed(own) for own, _ in asked]

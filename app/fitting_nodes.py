@@ -34,7 +34,9 @@ def gather_nodes(grid: Grid, config: RunConfig, directory: RunDirectory, task: C
     directory.write_config({**settings, "resume": ""})
     fingerprint = code_fingerprint(user_modules(settings))
     note_versions(directory, fingerprint, code_location())
-    census = Census(grid, config.round_timeout, fingerprint, code_location(), OTHER_CODE, config.max_node_clients)
+    census = Census(
+        grid, config.round_timeout, fingerprint, code_location(), OTHER_CODE, max_clients=config.max_node_clients
+    )
     census.start(config.min_nodes, config.node_timeout, meanwhile=task)
     data = task().data
     check_nodes(census, data, config.dataset)

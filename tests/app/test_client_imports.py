@@ -14,12 +14,12 @@ HEAVY = {"tensorflow", "keras", "ray", "scipy", "sklearn", "pandas", "matplotlib
     [
         "import app.client",  # before it has a message
         "import app.flower_run",
-        "from tasks.datasets.demo import write_npz_silos; import pathlib, tempfile; "
-        "write_npz_silos(pathlib.Path(tempfile.mkdtemp()))",
+        "import pathlib; from tasks.datasets.demo import write_npz_silos; write_npz_silos(pathlib.Path(sys.argv[1]))",
     ],
 )
-def test_no_more_is_imported_than_is_needed(importing: str) -> None:
+def test_no_more_is_imported_than_is_needed(importing: str, tmp_path: Path) -> None:
     program = f"import sys; {importing}; print(sorted({HEAVY} & set(sys.modules)))"
     repository = Path(__file__).resolve().parents[2]
-    done = subprocess.run([sys.executable, "-c", program], cwd=repository, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

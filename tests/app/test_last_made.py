@@ -1,3 +1,5 @@
+import pytest
+
 from app.last_made import LastMade
 
 
@@ -26,10 +28,6 @@ def test_what_could_not_be_made_is_tried_again() -> None:
         return answer
 
     made = LastMade(make)
-    try:
+    with pytest.raises(ValueError, match="no"):
         made({})
-    except ValueError:
-        pass
-    else:
-        raise AssertionError("the error must come through")
     assert made({}) == "yes"
